@@ -1,0 +1,88 @@
+"""The one list of every method, read from catalogue.toml. Reading it imports no method and no torch."""
+
+from __future__ import annotations
+
+import importlib
+import tomllib
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from netwright.core.errors import UnknownName
+
+GOALS = (
+    "compress", "inspect", "explain", "verify", "calibrate", "adapt", "train", "search", "domains", "models",
+)  # fmt: skip
+CONTRACTS = (
+    "Transform", "Analysis", "Explainer", "Verifier", "Searcher", "Predictor", "Estimator", "Model", "Engine",
+    "Simulator",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Method:
+    """One row. `path` is 'package.module:Class'; `settings` are the fields that this row sets.
+
+    paper: title; venue: arXiv id or where it appeared. needs: extras. serves: what it works on, in words.
+    improve: whether `netwright improve` tries it by default.
+    networks: how many networks an Analysis compares.
+    """
+
+    slug: str
+    name: str
+    goal: str
+    contract: str
+    path: str
+    summary: str
+    paper: str = ""
+    venue: str = ""
+    year: int = 0
+    settings: dict[str, Any] = field(default_factory=dict)
+    needs: tuple[str, ...] = ()
+    serves: str = ""
+    improve: bool = False
+    networks: int = 1
+
+    def load(self) -> Any:
+        """The class that does the work (imports its module now)."""
+        module, _, name = self.path.partition(":")
+        return getattr(importlib.import_module(module), name)
+
+    def build(self, **settings: Any) -> Any:
+        """The method with this row's settings, overridden by those given."""
+        return self.load()(**{**self.settings, **settings})
+
+
+@cache
+def methods() -> dict[str, Method]:
+    """All methods by slug, in the order of the file."""
+    text = files("netwright").joinpath("catalogue.toml").read_text(encoding="utf-8")
+    rows = tomllib.loads(text).get("method", [])
+    listed = [Method(**{**row, "needs": tuple(row.get("needs", ()))}) for row in rows]
+    return {m.slug: m for m in listed}
+
+
+def method(slug: str) -> Method:
+    """One method; an unknown slug is an error that offers the nearest."""
+    known = methods()
+    if slug not in known:
+        raise UnknownName("method", slug, known, "`netwright methods` lists them.")
+    return known[slug]
+
+
+def of_goal(goal: str) -> list[Method]:
+    """The methods of one goal."""
+    if goal not in GOALS:
+        raise UnknownName("goal", goal, GOALS)
+    return [m for m in methods().values() if m.goal == goal]
+
+
+def search(words: str) -> list[Method]:
+    """Methods whose name, slug, paper or summary hold every word."""
+    wanted = words.lower().split()
+    return [
+        m
+        for m in methods().values()
+        if all(w in f"{m.slug} {m.name} {m.paper} {m.summary} {m.venue}".lower() for w in wanted)
+    ]

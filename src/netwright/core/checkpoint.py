@@ -1,0 +1,55 @@
+"""Tensors and numbers on disk: safetensors, written beside and renamed, so that a reader never sees half a file."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from netwright.core.errors import BadInput
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """A temporary path in the same folder; renamed to `path` if the block ends well, removed otherwise."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
+        os.close(handle)
+    except OSError as error:
+        raise BadInput(f"cannot write {path}: {error.strerror or error}") from error
+    temporary = Path(name)
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    except OSError as error:
+        raise BadInput(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def save_state(path: Path, tensors: dict[str, Tensor], numbers: dict[str, Any] | None = None) -> None:
+    """Write tensors and JSON-able numbers to one safetensors file, atomically."""
+    copies = {k: v.detach().cpu().clone().contiguous() for k, v in tensors.items()}
+    with atomic(path) as temporary:
+        save_file(copies, str(temporary), metadata={"netwright": json.dumps(numbers or {})})
+
+
+def load_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """What `save_state` wrote, or any safetensors file (its numbers are then empty)."""
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return tensors, json.loads((file.metadata() or {}).get("netwright", "{}"))
+    except FileNotFoundError:
+        raise BadInput(f"{path}: no such file") from None
+    except (SafetensorError, OSError, ValueError) as error:
+        raise BadInput(f"{path} is no complete safetensors file ({error})") from error

@@ -1,0 +1,73 @@
+"""Small things that every part does with a network, which is a plain `torch.nn.Module`.
+
+Inputs of a network are one tensor or a tuple of tensors, batch first; `call` feeds either.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+Inputs: TypeAlias = Tensor | tuple[Tensor, ...]
+
+
+def as_tuple(inputs: Inputs) -> tuple[Tensor, ...]:
+    return inputs if isinstance(inputs, tuple) else (inputs,)
+
+
+def call(network: nn.Module, inputs: Inputs) -> Any:
+    return network(*as_tuple(inputs))
+
+
+def move(inputs: Inputs, device: torch.device) -> Inputs:
+    """The inputs on a device (the same shape of thing: tensor or tuple)."""
+    if isinstance(inputs, tuple):
+        return tuple(t.to(device, non_blocking=True) for t in inputs)
+    return inputs.to(device, non_blocking=True)
+
+
+def batch_size(inputs: Inputs) -> int:
+    return as_tuple(inputs)[0].shape[0]
+
+
+def device_of(network: nn.Module) -> torch.device:
+    """Where the network's first parameter or buffer lives; the CPU for a network without any."""
+    for tensor in (*network.parameters(), *network.buffers()):
+        return tensor.device
+    return torch.device("cpu")
+
+
+def clone(network: nn.Module) -> nn.Module:
+    """An independent copy: a Transform changes this one, never the one it was given."""
+    return copy.deepcopy(network)
+
+
+@contextmanager
+def evaluating(network: nn.Module) -> Iterator[nn.Module]:
+    """Evaluation mode inside the block; every module's own mode afterwards."""
+    modes = {module: module.training for module in network.modules()}
+    network.eval()
+    try:
+        yield network
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Torch's global random numbers start from `seed` inside the block and are as before afterwards."""
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        yield
+
+
+def parameter_count(network: nn.Module) -> int:
+    """Distinct parameters; a tensor that two modules share counts once."""
+    return sum(p.numel() for p in network.parameters())

@@ -1,0 +1,161 @@
+"""A split: examples that come in batches, from memory or from the user's own DataLoader."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, IterableDataset, Subset
+
+from netwright.core.errors import BadInput, NotApplicable
+from netwright.core.network import Inputs, as_tuple
+
+Batch = tuple[Inputs, Tensor]
+
+
+class Normalise(nn.Module):
+    """(x * scale - mean) / std along dimension 1, for inputs (B, C, ...). Travels with a task into the export.
+
+    mean, std: one value per channel, in units of the scaled input (images: scale 1/255, mean in [0, 1]).
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float], scale: float = 1.0) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(list(mean), dtype=torch.float32))
+        self.register_buffer("std", torch.tensor(list(std), dtype=torch.float32))
+        self.scale = scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        shape = (1, -1) + (1,) * (x.dim() - 2)
+        return (x.to(self.mean.dtype) * self.scale - self.mean.view(shape)) / self.std.view(shape)
+
+
+@runtime_checkable
+class Split(Protocol):
+    """Examples of one role (train, validation or test)."""
+
+    def __len__(self) -> int: ...
+
+    def batches(self, size: int, *, shuffle: bool = False, seed: int = 0) -> Iterator[Batch]:
+        """Batches on the CPU, the last one possibly smaller. The same seed gives the same order."""
+        ...
+
+    def select(self, indices: Tensor) -> Split:
+        """The examples with these indices (N,) int64, in this order."""
+        ...
+
+
+def take(split: Split, count: int, seed: int | None = None) -> Split:
+    """At most `count` examples: the first ones, or a seeded random choice."""
+    if count >= len(split):
+        return split
+    if seed is None:
+        return split.select(torch.arange(count))
+    order = torch.randperm(len(split), generator=torch.Generator().manual_seed(seed))
+    return split.select(order[:count])
+
+
+@dataclass(frozen=True)
+class ArraySplit:
+    """Examples held as tensors; images may stay uint8, `prepare` turns a batch into what a network takes.
+
+    inputs: one tensor (N, ...) or several of equal N; targets: (N,) classes, (N, L) labels or (N[, O]) values.
+    """
+
+    inputs: tuple[Tensor, ...]
+    targets: Tensor
+    prepare: nn.Module | None = None
+
+    def __post_init__(self) -> None:
+        sizes = {t.shape[0] for t in (*self.inputs, self.targets)}
+        if len(sizes) != 1:
+            raise BadInput(f"inputs and targets have different lengths: {sorted(sizes)}")
+
+    def __len__(self) -> int:
+        return self.targets.shape[0]
+
+    def _batch(self, index: Tensor | slice) -> Batch:
+        x = tuple(t[index] for t in self.inputs)
+        if self.prepare is not None:
+            x = (self.prepare(x[0]), *x[1:])
+        return (x if len(x) > 1 else x[0]), self.targets[index]
+
+    def batches(self, size: int, *, shuffle: bool = False, seed: int = 0) -> Iterator[Batch]:
+        n = len(self)
+        order = torch.randperm(n, generator=torch.Generator().manual_seed(seed)) if shuffle else None
+        for start in range(0, n, size):
+            stop = min(start + size, n)
+            yield self._batch(slice(start, stop) if order is None else order[start:stop])
+
+    def select(self, indices: Tensor) -> ArraySplit:
+        return replace(self, inputs=tuple(t[indices] for t in self.inputs), targets=self.targets[indices])
+
+
+@dataclass(frozen=True)
+class LoaderSplit:
+    """Examples from a DataLoader of the user's, which keeps its own batch size and order.
+
+    A loader yields (input, target), or (input_1, ..., input_n, target).
+    """
+
+    loader: DataLoader[Any]
+    prepare: nn.Module | None = None
+
+    def __len__(self) -> int:
+        try:
+            return len(self.loader.dataset)  # type: ignore[arg-type]
+        except TypeError:
+            raise NotApplicable("this DataLoader's data set has no length; give it __len__") from None
+
+    def batches(self, size: int, *, shuffle: bool = False, seed: int = 0) -> Iterator[Batch]:
+        loader = self.loader
+        if isinstance(loader.dataset, IterableDataset):
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
+                for items in loader:
+                    yield self._batch(items)
+            return
+        if shuffle and loader.generator is not None:
+            loader.generator.manual_seed(seed)
+        if not shuffle:
+            loader = DataLoader(
+                loader.dataset, batch_size=size, shuffle=False, collate_fn=loader.collate_fn,
+                num_workers=loader.num_workers,
+            )  # fmt: skip
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            iterator = iter(loader)
+        for items in iterator:
+            yield self._batch(items)
+
+    def _batch(self, items: Any) -> Batch:
+        if not isinstance(items, (tuple, list)) or len(items) < 2:
+            raise BadInput("a DataLoader must yield (input, target) or (input_1, ..., input_n, target)")
+        *inputs, target = items
+        x = tuple(inputs)
+        if self.prepare is not None:
+            x = (self.prepare(x[0]), *x[1:])
+        return (x if len(x) > 1 else x[0]), target
+
+    def select(self, indices: Tensor) -> LoaderSplit:
+        old = self.loader
+        if isinstance(old.dataset, IterableDataset):
+            raise NotApplicable("examples cannot be picked by index from an iterable data set")
+        loader = DataLoader(
+            Subset(old.dataset, indices.tolist()), batch_size=old.batch_size or 64, shuffle=True,
+            generator=torch.Generator(), collate_fn=old.collate_fn, num_workers=old.num_workers,
+        )  # fmt: skip
+        return replace(self, loader=loader)
+
+
+def first(split: Split, count: int) -> tuple[Tensor, ...]:
+    """The inputs of the first `count` examples, always as a tuple."""
+    for inputs, _ in split.batches(count):
+        return tuple(t[:count] for t in as_tuple(inputs))
+    raise BadInput("the split is empty")

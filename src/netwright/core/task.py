@@ -1,0 +1,206 @@
+"""A task: data in three splits, a loss, metrics, the input's shape and meaning."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from netwright.core.errors import BadInput
+from netwright.core.split import ArraySplit, LoaderSplit, Normalise, Split, first
+
+Kind = Literal["classification", "multilabel", "regression"]
+Meaning = Literal["image", "sequence", "tokens", "table", "other"]
+
+PRIMARY: dict[str, str] = {"classification": "accuracy", "multilabel": "accuracy", "regression": "r2"}
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a network is for.
+
+    kind: classification (targets (B,) int64), multilabel (targets (B, L) of 0/1), regression ((B[, O]) float).
+    outputs: width of the network's output (classes, labels or values).
+    meaning: what an input is; pictures are drawn for images only.
+    normalise: applied to the first input of every batch already; exported networks carry it in front.
+    augment: (batch, generator) -> batch, for training only.
+    """
+
+    name: str
+    kind: Kind
+    train: Split
+    val: Split
+    test: Split
+    outputs: int
+    classes: tuple[str, ...] = ()
+    meaning: Meaning = "other"
+    normalise: Normalise | None = None
+    augment: Callable[[Tensor, torch.Generator], Tensor] | None = None
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        for role in ("train", "val", "test"):
+            if len(getattr(self, role)) == 0:
+                raise BadInput(f"task '{self.name}': the {role} split is empty")
+
+    @property
+    def primary(self) -> str:
+        """The metric that a drop is counted in; higher is better."""
+        return PRIMARY[self.kind]
+
+    def example(self, count: int = 1) -> tuple[Tensor, ...]:
+        """Inputs of the first validation examples, as a tuple of tensors (count, ...)."""
+        return first(self.val, count)
+
+    @cached_property
+    def input_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Shape of each input without the batch."""
+        return tuple(tuple(t.shape[1:]) for t in self.example())
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of the first input without the batch."""
+        return self.input_shapes[0]
+
+    def loss(self, outputs: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
+        """Mean loss of a batch: cross entropy, binary cross entropy or squared error."""
+        if self.kind == "classification":
+            return F.cross_entropy(outputs, targets, label_smoothing=label_smoothing)
+        if self.kind == "multilabel":
+            soft = targets.float() * (1 - label_smoothing) + label_smoothing / 2
+            return F.binary_cross_entropy_with_logits(outputs, soft)
+        return F.mse_loss(outputs.reshape(targets.shape), targets.float())
+
+    def raw(self) -> Task:
+        """The same task without normalisation, for a network that carries its own."""
+        if self.normalise is None:
+            return self
+        bare = Normalise([0.0], [1.0], self.normalise.scale)
+        splits = {role: replace(getattr(self, role), prepare=bare) for role in ("train", "val", "test")}
+        return replace(self, normalise=None, **splits)
+
+    def fingerprint(self) -> str:
+        """A short hash of the splits' sizes and first examples: tells whether a study may continue."""
+        digest = hashlib.sha256(repr((self.name, self.kind, self.outputs)).encode())
+        for split in (self.train, self.val, self.test):
+            digest.update(str(len(split)).encode())
+            for tensor in first(split, 4):
+                digest.update(tensor.contiguous().numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    @classmethod
+    def from_arrays(
+        cls,
+        x: Any,
+        y: Any,
+        *,
+        val: tuple[Any, Any] | None = None,
+        test: tuple[Any, Any] | None = None,
+        name: str = "arrays",
+        kind: Kind | None = None,
+        classes: Sequence[str] = (),
+        normalise: Normalise | None = None,
+        meaning: Meaning | None = None,
+        seed: int = 0,
+    ) -> Task:
+        """From numpy arrays or tensors. What is not given of val and test is split off x, y (15 % each, seeded).
+
+        x: (N, ...) float or uint8, or a tuple of such arrays; y: (N,) integers (classification),
+        (N, L) of 0 and 1 (multi-label) or floats (regression). Integers of other types become int64.
+        """
+        from netwright.core.checks import as_inputs, as_targets, check_classes, guess_kind
+
+        x_train, y_train = as_inputs(x, f"{name}: x"), as_targets(y, f"{name}: y")
+        kind = kind or guess_kind(y_train)
+        parts = {"train": (x_train, y_train)}
+        for role, given in (("val", val), ("test", test)):
+            if given is not None:
+                parts[role] = (
+                    as_inputs(given[0], f"{name}: {role} x"),
+                    as_targets(given[1], f"{name}: {role} y"),
+                )
+        missing = [role for role in ("val", "test") if role not in parts]
+        if missing:
+            pools = split_indices(y_train, [0.15] * len(missing), seed, stratify=kind == "classification")
+            parts["train"] = tuple_at(x_train, pools[0]), y_train[pools[0]]
+            for role, index in zip(missing, pools[1:], strict=True):
+                parts[role] = tuple_at(x_train, index), y_train[index]
+        outputs, classes = check_classes({r: p[1] for r, p in parts.items()}, kind, tuple(classes), name)
+        shape = x_train[0].shape[1:]
+        guess: Meaning = (
+            "image" if len(shape) == 3 and shape[0] in (1, 3) else "table" if len(shape) == 1 else "other"
+        )
+        splits: dict[str, Any] = {role: ArraySplit(xs, ys, normalise) for role, (xs, ys) in parts.items()}
+        return cls(
+            name=name, kind=kind, outputs=outputs, classes=classes, meaning=meaning or guess,
+            normalise=normalise, **splits,
+        )  # fmt: skip
+
+    @classmethod
+    def from_loaders(
+        cls,
+        train: DataLoader[Any],
+        val: DataLoader[Any],
+        test: DataLoader[Any],
+        *,
+        classes: Sequence[str] = (),
+        kind: Kind = "classification",
+        outputs: int | None = None,
+        name: str = "loaders",
+        meaning: Meaning | None = None,
+    ) -> Task:
+        """From the user's own DataLoaders, whose batches are (input, target) or (input_1, ..., target)."""
+        splits: dict[str, Any] = {
+            "train": LoaderSplit(train),
+            "val": LoaderSplit(val),
+            "test": LoaderSplit(test),
+        }
+        for role, split in splits.items():
+            if len(split) == 0:
+                raise BadInput(f"task '{name}': the {role} split is empty")
+        if outputs is None:
+            outputs = len(classes) or count_outputs(splits["train"], kind)
+        names = tuple(classes) or (tuple(str(c) for c in range(outputs)) if kind == "classification" else ())
+        shape = first(splits["val"], 1)[0].shape[1:]
+        guess: Meaning = "image" if len(shape) == 3 and shape[0] in (1, 3) else "other"
+        return cls(name=name, kind=kind, outputs=outputs, classes=names, meaning=meaning or guess, **splits)
+
+
+def tuple_at(tensors: tuple[Tensor, ...], index: Tensor) -> tuple[Tensor, ...]:
+    return tuple(t[index] for t in tensors)
+
+
+def count_outputs(split: Split, kind: Kind) -> int:
+    """Width of the output, read from the targets."""
+    top = 0
+    for _, targets in split.batches(256):
+        if kind != "classification":
+            return 1 if targets.dim() == 1 else targets.shape[1]
+        top = max(top, int(targets.max()))
+    return top + 1
+
+
+def split_indices(targets: Tensor, fractions: Sequence[float], seed: int, stratify: bool) -> list[Tensor]:
+    """Indices of the remainder, then of one part per fraction. Stratified by class where there are classes."""
+    rng = np.random.default_rng(seed)
+    y = targets.numpy()
+    pools: list[list[np.ndarray]] = [[] for _ in range(len(fractions) + 1)]
+    groups = (
+        [np.flatnonzero(y == c) for c in np.unique(y)] if stratify and y.ndim == 1 else [np.arange(len(y))]
+    )
+    for members in groups:
+        order, start = rng.permutation(members), 0
+        for i, fraction in enumerate(fractions):
+            count = round(fraction * len(members))
+            pools[i + 1].append(order[start : start + count])
+            start += count
+        pools[0].append(order[start:])
+    return [torch.from_numpy(np.sort(np.concatenate(pool))) for pool in pools]
