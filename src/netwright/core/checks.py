@@ -68,23 +68,24 @@ def check_classes(
     targets: dict[str, Tensor], kind: str, classes: tuple[str, ...], name: str
 ) -> tuple[int, tuple[str, ...]]:
     """Width of the output and class names; refuses labels out of range, one class only, empty splits."""
+    train = targets["train"]
+    low = min((int(y.min()) for y in targets.values() if len(y) and kind == "classification"), default=0)
+    if low < 0:
+        raise BadInput(f"task '{name}': labels out of range: {low} is negative; number the classes from 0")
     for role, y in targets.items():
         if len(y) == 0:
             raise BadInput(f"task '{name}': the {role} split is empty")
-    train = targets["train"]
     if kind != "classification":
         return (1 if train.dim() == 1 else train.shape[1]), classes
     low, high = int(train.min()), int(train.max())
-    if low < 0:
-        raise BadInput(f"task '{name}': labels out of range: {low} is negative; number the classes from 0")
     if int(train.unique().numel()) < 2:
         raise BadInput(
             f"task '{name}': the training split has one class only ({low}); there is nothing to learn"
         )
     outputs = len(classes) or high + 1
     for role, y in targets.items():
-        worst = int(y.max()) if int(y.min()) >= 0 else int(y.min())
-        if not 0 <= worst < outputs:
+        worst = int(y.max())
+        if worst >= outputs:
             raise BadInput(
                 f"task '{name}': labels out of range: {worst} in {role}, but there are {outputs} classes"
             )

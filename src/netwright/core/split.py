@@ -131,6 +131,9 @@ class LoaderSplit:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             iterator = iter(loader)
+            head = next(iterator, None)  # the sampler draws its order when the first batch is asked for
+        if head is not None:
+            yield self._batch(head)
         for items in iterator:
             yield self._batch(items)
 

@@ -119,6 +119,8 @@ class Task:
         from netwright.core.checks import as_inputs, as_targets, check_classes, guess_kind
 
         x_train, y_train = as_inputs(x, f"{name}: x"), as_targets(y, f"{name}: y")
+        if len(x_train[0]) != len(y_train):
+            raise BadInput(f"{name}: x and y have different lengths: {len(x_train[0])} and {len(y_train)}")
         kind = kind or guess_kind(y_train)
         parts = {"train": (x_train, y_train)}
         for role, given in (("val", val), ("test", test)):

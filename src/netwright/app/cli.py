@@ -1,0 +1,312 @@
+"""The command line. Nothing heavy is imported before a command needs it.
+
+Exit codes: 0 done, 1 the answer is no, 2 bad use or bad input, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from netwright.core.errors import BadInput, NetwrightError
+
+app = typer.Typer(
+    name="netwright",
+    help="Which published method actually helps MY network? Try them side by side, apply the winner, keep the evidence.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output, for machines.")]
+TaskName = Annotated[
+    str,
+    typer.Option(
+        "--task", help="A name (`netwright data`) or a path: .npz, image folder, zip, CSV, Parquet."
+    ),
+]
+Target = Annotated[
+    str | None, typer.Option("--target", help="Column to predict, for a CSV or Parquet table.")
+]
+Limit = Annotated[int | None, typer.Option("--limit", help="Use at most so many training examples.")]
+Seed = Annotated[int, typer.Option("--seed")]
+BudgetText = Annotated[str, typer.Option("--budget", help="Time for the methods: 90s, 5m, 1h.")]
+Trust = Annotated[bool, typer.Option("--trust-pickle", help="Load pickled objects, which can run code.")]
+State = Annotated[
+    Path | None, typer.Option("--state", help="Weights for a package.module:function (safetensors).")
+]
+Methods = Annotated[
+    str | None, typer.Option("--methods", help="Comma-separated slugs (`netwright methods`).")
+]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", help="A method's own setting, name=value. Repeatable.")
+]
+Ray = Annotated[
+    str | None, typer.Option("--ray", help="Run the trials on a Ray cluster: its address, or 'local'.")
+]
+
+
+@app.command()
+def improve(
+    model: Annotated[
+        str | None, typer.Argument(help=".onnx, .pt2 or package.module:function; none trains one.")
+    ] = None,
+    task: TaskName = "digits",
+    faster: Annotated[
+        float | None, typer.Option(help="At least so many times faster in ONNX Runtime.")
+    ] = None,
+    smaller: Annotated[float | None, typer.Option(help="At least so many times fewer bytes.")] = None,
+    max_drop: Annotated[str | None, typer.Option(help="At most so much less accurate: 0.01 or 1%.")] = None,
+    budget: BudgetText = "5m",
+    methods: Methods = None,
+    seed: Seed = 0,
+    out: Annotated[Path, typer.Option(help="Folder for the files that it writes.")] = Path("netwright-out"),
+    target: Target = None,
+    limit: Limit = None,
+    state: State = None,
+    trust_pickle: Trust = False,
+    ray: Ray = None,
+    json_: Json = False,
+) -> None:
+    """The main job: measure a network, try methods side by side, apply the winner, export, report."""
+    from netwright.app import improve as job
+    from netwright.app import screen
+    from netwright.core.budget import Target as Wanted
+    from netwright.core.budget import parse_fraction, parse_seconds
+
+    for name, factor in (("--faster", faster), ("--smaller", smaller)):
+        if factor is not None and not factor > 1:
+            raise BadInput(f"{name} {factor:g} asks for nothing; give a factor above 1, such as 2")
+    wanted = Wanted(faster, smaller, None if max_drop is None else parse_fraction(max_drop))
+    if wanted == Wanted():
+        wanted = Wanted(faster=2.0, max_drop=0.01)
+    with screen.open_screen(quiet=json_) as view:
+        result = job.run(
+            model, task, wanted, seconds=parse_seconds(budget), methods=_list(methods), seed=seed, out=out, view=view,
+            task_options=_options(target, limit), state=state, trust_pickle=trust_pickle, ray=ray,
+        )  # fmt: skip
+    if json_:
+        _print_json(result.to_json())
+    raise typer.Exit(0 if result.met else 1)
+
+
+@app.command()
+def compare(
+    goal: Annotated[
+        str, typer.Argument(help="compress, calibrate, explain, inspect, verify, train or adapt.")
+    ],
+    model: Annotated[
+        str | None, typer.Argument(help=".onnx, .pt2 or package.module:function; none trains one.")
+    ] = None,
+    task: TaskName = "digits",
+    methods: Methods = None,
+    budget: BudgetText = "5m",
+    seed: Seed = 0,
+    out: Annotated[Path, typer.Option(help="Folder for the study.")] = Path("netwright-out"),
+    target: Target = None,
+    limit: Limit = None,
+    state: State = None,
+    trust_pickle: Trust = False,
+    ray: Ray = None,
+    json_: Json = False,
+) -> None:
+    """Every method of a goal, side by side, on one budget."""
+    from netwright.app import screen
+    from netwright.app.compare import compare as job
+    from netwright.app.opening import open_subject
+    from netwright.core.budget import Budget, parse_seconds
+
+    with screen.open_screen(quiet=json_) as view:
+        subject = open_subject(
+            model,
+            task,
+            seed,
+            out,
+            view,
+            task_options=_options(target, limit),
+            state=state,
+            trust_pickle=trust_pickle,
+        )
+        result = job(
+            goal, subject.network, subject.task, Budget(seconds=parse_seconds(budget)), methods=_list(methods),
+            seed=seed, path=out, progress=view.trial, runner=f"ray:{ray}" if ray else "processes",
+        )  # fmt: skip
+        view.show(result)
+    if json_:
+        _print_json(result.to_json())
+
+
+def _goal_command(goal: str, text: str) -> None:
+    """`netwright compress MODEL --method SLUG ...` and its sisters differ in the goal only."""
+
+    def command(
+        model: Annotated[str | None, typer.Argument(help=".onnx, .pt2 or package.module:function.")] = None,
+        task: Annotated[str | None, TaskName.__metadata__[0]] = None,
+        method: Annotated[str | None, typer.Option("--method", help="Slug of the method.")] = None,
+        set_: Settings = None,
+        budget: BudgetText = "5m",
+        seed: Seed = 0,
+        out: Annotated[
+            Path | None, typer.Option(help="Folder for what it writes; none writes nothing.")
+        ] = None,
+        target: Target = None,
+        limit: Limit = None,
+        state: State = None,
+        trust_pickle: Trust = False,
+        json_: Json = False,
+    ) -> None:
+        from netwright.app import one, screen
+        from netwright.core.budget import Budget, parse_seconds
+
+        with screen.open_screen(quiet=json_) as view:
+            result = one.run(
+                goal, method, model, task, Budget(seconds=parse_seconds(budget)), settings=_settings(set_), seed=seed,
+                out=out, view=view, task_options=_options(target, limit), state=state, trust_pickle=trust_pickle,
+            )  # fmt: skip
+        if json_:
+            _print_json(result)
+
+    command.__doc__ = text
+    app.command(goal)(command)
+
+
+for _goal, _text in {
+    "compress": "Make a network smaller or faster with one method.",
+    "inspect": "Look inside a network: profile, similarity of layers. Without a task, what needs no data.",
+    "explain": "Why this output: heat maps for images of a task.",
+    "verify": "What can be proved, or broken, within a radius around the inputs.",
+    "calibrate": "Make a network's probabilities honest.",
+    "adapt": "Use a network for another job.",
+    "train": "Train a network in an unusual way.",
+    "search": "Find the front of accuracy and latency.",
+}.items():
+    _goal_command(_goal, _text)
+
+
+@app.command("methods")
+def methods_(
+    goal: Annotated[str | None, typer.Option(help="Only this goal.")] = None,
+    search: Annotated[str | None, typer.Option(help="Only methods that hold all these words.")] = None,
+    json_: Json = False,
+) -> None:
+    """The catalogue: every method, by goal."""
+    from netwright.app import lists
+
+    lists.methods(goal, search, json_)
+
+
+@app.command("method")
+def method_(slug: Annotated[str, typer.Argument()], json_: Json = False) -> None:
+    """One method's card: what it does, its paper, its settings, its claim."""
+    from netwright.app import lists
+
+    lists.card(slug, json_)
+
+
+@app.command()
+def claims(
+    slugs: Annotated[
+        list[str] | None, typer.Argument(help="Which; none shows all committed results.")
+    ] = None,
+    full: Annotated[bool, typer.Option("--full", help="The scale for a GPU or a long run.")] = False,
+    seeds: Annotated[int, typer.Option(min=1)] = 3,
+    device: Annotated[str, typer.Option()] = "cpu",
+    out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("docs/claims"),
+    json_: Json = False,
+) -> None:
+    """Re-measure what a paper says, next to its baselines."""
+    from netwright.app import lists
+
+    lists.claims(slugs or [], full, seeds, device, out, json_)
+
+
+@app.command()
+def data(
+    action: Annotated[str | None, typer.Argument(help="'get' to fetch, or nothing to list.")] = None,
+    name: Annotated[str | None, typer.Argument(help="Which data set.")] = None,
+    json_: Json = False,
+) -> None:
+    """The data sets at hand; `netwright data get NAME` fetches one from its official source."""
+    from netwright.app import lists
+
+    lists.data(action, name, json_)
+
+
+@app.command()
+def models(json_: Json = False) -> None:
+    """The architectures that can be built by name."""
+    from netwright.app import lists
+
+    lists.models(json_)
+
+
+@app.command("new-method")
+def new_method(
+    slug: Annotated[str, typer.Argument(help="In kebab case.")],
+    goal: Annotated[str, typer.Option("--goal", help="compress, inspect, explain, ...")],
+    root: Annotated[Path, typer.Option(help="Root of the checkout.")] = Path("."),
+) -> None:
+    """Lay out the four files of a new method: module, catalogue row, test, claim."""
+    from netwright.app.new_method import lay_out
+
+    for path in lay_out(slug, goal, root):
+        typer.echo(path)
+
+
+def _list(text: str | None) -> list[str] | None:
+    return None if text is None else [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _options(target: str | None, limit: int | None) -> dict[str, Any]:
+    return {k: v for k, v in {"target": target, "limit": limit}.items() if v is not None}
+
+
+def _settings(pairs: list[str] | None) -> dict[str, Any]:
+    """name=value, the value read as TOML where it is TOML, else as text."""
+    import tomllib
+
+    settings: dict[str, Any] = {}
+    for pair in pairs or []:
+        name, sign, value = pair.partition("=")
+        if not sign:
+            raise BadInput(f"--set {pair} is no name=value")
+        try:
+            settings[name.strip()] = tomllib.loads(f"v = {value}")["v"]
+        except tomllib.TOMLDecodeError:
+            settings[name.strip()] = value
+    return settings
+
+
+def _print_json(document: Any) -> None:
+    import json
+
+    typer.echo(json.dumps(document, indent=1, default=str))
+
+
+def main() -> NoReturn:
+    """Entry point: an error that a user can act on is one line and exit code 2."""
+    try:
+        app(standalone_mode=False)
+        code = 0
+    except typer.Exit as done:
+        code = done.exit_code
+    except (KeyboardInterrupt, typer.Abort) as stopped:
+        print(str(stopped) or "stopped; the same command goes on from here.", file=sys.stderr)
+        code = 130
+    except NetwrightError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        code = 2
+    except Exception as error:
+        if not hasattr(error, "format_message"):
+            raise
+        print(f"error: {error.format_message()}", file=sys.stderr)  # click's own: bad options
+        code = 2
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

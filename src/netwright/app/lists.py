@@ -1,0 +1,140 @@
+"""The commands that list: methods, a method's card, claims, data, models. Only `claims` with slugs runs anything."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from netwright.core import catalogue
+from netwright.core.errors import BadInput
+
+
+def _table(title: str, columns: list[str], rows: list[list[str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    for name in columns:
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)
+
+
+def _dump(document: Any) -> None:
+    print(json.dumps(document, indent=1, default=str, ensure_ascii=False))
+
+
+def committed(slug: str) -> dict[str, Any] | None:
+    """A claim's committed result, from docs/claims of a checkout, if there is one."""
+    for root in (Path("docs/claims"), Path(__file__).parents[3] / "docs" / "claims"):
+        path = root / f"{slug}.json"
+        if path.is_file():
+            return json.loads(path.read_text(encoding="utf-8"))
+    return None
+
+
+def methods(goal: str | None, words: str | None, as_json: bool) -> None:
+    chosen = catalogue.of_goal(goal) if goal else list(catalogue.methods().values())
+    if words:
+        found = {m.slug for m in catalogue.search(words)}
+        chosen = [m for m in chosen if m.slug in found]
+    if as_json:
+        _dump([dataclasses.asdict(m) for m in chosen])
+        return
+    _table(
+        f"{len(chosen)} methods",
+        ["goal", "slug", "what it does"],
+        [[m.goal, m.slug, m.summary] for m in chosen],
+    )
+
+
+def card(slug: str, as_json: bool) -> None:
+    row = catalogue.method(slug)
+    result = committed(slug)
+    kind = row.load()
+    if dataclasses.is_dataclass(kind):
+        fields = [(f.name, row.settings.get(f.name, _default(f))) for f in dataclasses.fields(kind)]
+    else:
+        fields = []
+    if as_json:
+        _dump(dataclasses.asdict(row) | {"fields": dict(fields), "claim": result})
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console()
+    console.print(f"[bold]{row.name}[/bold]  ({row.goal}, {row.contract})")
+    console.print(Text(row.summary))
+    if row.paper:
+        console.print(
+            Text(f"paper   {row.paper} ({', '.join(filter(None, [row.venue, str(row.year or '')]))})")
+        )
+    if row.serves:
+        console.print(Text(f"serves  {row.serves}"))
+    if kind.__doc__:
+        console.print(Text(f"\n{kind.__doc__.strip()}\n"))
+    for name, value in fields:
+        console.print(Text(f"  --set {name}={value}"))
+    if result:
+        console.print(
+            Text(f"\npaper   {result['paper']}\nhere    {result['summary']}\nverdict {result['verdict']}")
+        )
+
+
+def _default(field: dataclasses.Field) -> Any:
+    if field.default is not dataclasses.MISSING:
+        return field.default
+    return field.default_factory() if field.default_factory is not dataclasses.MISSING else "(required)"
+
+
+def claims(slugs: list[str], full: bool, seeds: int, device: str, out: Path, as_json: bool) -> None:
+    if slugs:
+        from netwright.claims.record import Scale, run
+
+        scale = Scale("full" if full else "quick", tuple(range(seeds)), device)
+        results = [run(slug, scale, out) for slug in map(lambda s: catalogue.method(s).slug, slugs)]
+    else:
+        results = [r for r in map(committed, catalogue.methods()) if r]
+    if as_json:
+        _dump(results)
+        return
+    if not slugs:
+        _table(
+            f"{len(results)} claims measured", ["method", "verdict", "here"],
+            [[r["slug"], r["verdict"], r["summary"]] for r in results],
+        )  # fmt: skip
+        return
+    for r in results:
+        print(f"{r['slug']}\npaper   {r['paper']}\nhere    {r['setting']}\n        {r['summary']}")
+        print(f"verdict {r['verdict']} ({r['seconds']:.0f} s, {r['scale']} scale)\n")
+
+
+def data(action: str | None, name: str | None, as_json: bool) -> None:
+    from netwright.data import listing
+
+    if action not in (None, "get"):
+        raise BadInput(f"no action '{action}'. `netwright data` lists, `netwright data get NAME` fetches.")
+    if action == "get":
+        from netwright.data.fetch import fetch
+
+        if name is None:
+            raise BadInput("which one? `netwright data` lists the names.")
+        print(fetch(name))
+        return
+    rows = listing()
+    if as_json:
+        _dump(rows)
+        return
+    _table(f"{len(rows)} data sets", list(rows[0]), [[str(v) for v in r.values()] for r in rows])
+
+
+def models(as_json: bool) -> None:
+    from netwright.models import names
+
+    if as_json:
+        _dump(list(names()))
+        return
+    print("\n".join(names()))
