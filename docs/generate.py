@@ -1,0 +1,142 @@
+"""Write the generated part of the site: index, a page per method, the pages of claims and benchmarks.
+
+A method's page holds its docstring, its settings and its claim's committed result; nothing is typed by hand.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import json
+from pathlib import Path
+from typing import Any
+
+from netwright.core import catalogue
+
+HERE = Path(__file__).parent
+
+
+def claim_of(slug: str) -> dict[str, Any] | None:
+    path = HERE / "claims" / f"{slug}.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def text(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, dict):
+        return ", ".join(f"{k} {text(v)}" for k, v in value.items())
+    if isinstance(value, list):
+        return "[" + ", ".join(text(v) for v in value) + "]"
+    return str(value).replace("|", "\\|")
+
+
+def table(rows: list[dict[str, Any]]) -> list[str]:
+    names = list(dict.fromkeys(k for row in rows for k in row))
+    lines = ["| " + " | ".join(names) + " |", "|" + " --- |" * len(names)]
+    return lines + ["| " + " | ".join(text(r.get(n, "")) for n in names) + " |" for r in rows]
+
+
+def settings(kind: type, row: catalogue.Method) -> list[str]:
+    if not dataclasses.is_dataclass(kind):
+        return []
+    values = []
+    for f in dataclasses.fields(kind):
+        default = row.settings.get(f.name, None if f.default is dataclasses.MISSING else f.default)
+        values.append({"setting": f"`{f.name}`", "type": f"`{f.type}`", "default": f"`{default!r}`"})
+    return ["## Settings", "", *table(values), ""] if values else []
+
+
+def claim_section(result: dict[str, Any] | None) -> list[str]:
+    if result is None:
+        return ["## Claim", "", "Not measured yet.", ""]
+    machine = result["machine"]
+    lines = [
+        "## Claim", "", f"**The paper:** {result['paper']}", "", f"**Here:** {result['setting']}", "",
+        f"**Holds if:** {result['holds_if']}", "", f"**Verdict: {result['verdict']}.** {result['summary']}", "",
+    ]  # fmt: skip
+    if result["notes"]:
+        lines += [result["notes"], ""]
+    if result["figures"]:
+        lines += table([{"figure": k, "value": v} for k, v in result["figures"].items()]) + [""]
+    lines += ['!!! note "Every row"', ""]
+    lines += ["    " + line for line in table(result["rows"])] + [""]
+    lines += [
+        f"Measured {result['date']} at {result['scale']} scale in {result['seconds']} s, seeds {result['seeds']}, on "
+        f"{machine['processor']} ({machine['threads']} threads), torch {result['versions']['torch']}, revision "
+        f"{result['revision']}. Again: `netwright claims {result['slug']}`.", "",
+    ]  # fmt: skip
+    return lines
+
+
+def method_page(row: catalogue.Method) -> str:
+    kind = row.load()
+    paper = ", ".join(filter(None, [row.paper, row.venue, str(row.year) if row.year else ""]))
+    lines = [f"# {row.name}", "", row.summary, "", f"`{row.slug}`, {row.goal}, {row.contract}", ""]
+    lines += [f"Paper: {paper}", ""] if paper else []
+    lines += [f"Serves: {row.serves}", ""] if row.serves else []
+    lines += ["```", inspect.cleandoc(kind.__doc__ or ""), "```", ""]
+    source = row.path.partition(":")[0].replace(".", "/")
+    lines += [f"Source: `src/{source}.py`", ""]
+    return "\n".join(lines + settings(kind, row) + claim_section(claim_of(row.slug)))
+
+
+def index_page(rows: list[catalogue.Method]) -> str:
+    lines = ["# Methods", ""]
+    for goal in catalogue.GOALS:
+        part = [r for r in rows if r.goal == goal]
+        if part:
+            lines += [f"## {goal}", ""]
+            lines += table(
+                [{"method": f"[{r.name}]({r.slug}.md)", "what it does": r.summary} for r in part]
+            ) + [""]
+    return "\n".join(lines)
+
+
+def claims_page(rows: list[catalogue.Method]) -> str:
+    found = [(r, claim_of(r.slug)) for r in rows]
+    listed = [
+        {"method": f"[{r.name}](methods/{r.slug}.md)", "verdict": c["verdict"], "measured": c["summary"]}
+        for r, c in found
+        if c
+    ]
+    lead = "What the papers say, measured here next to the baselines. Written by the runs, never by hand."
+    return "\n".join(["# Claims", "", lead, "", *table(listed), ""])
+
+
+def benchmarks_page() -> str:
+    lines = ["# Benchmarks", "", "Netwright beside its peers, in one run each: `make bench`.", ""]
+    for path in sorted((HERE / "benchmarks").glob("*.json")):
+        result = json.loads(path.read_text(encoding="utf-8"))
+        lines += [f"## {path.stem.replace('_', ' ')}", ""]
+        rows = result.pop("rows", None) if isinstance(result, dict) else result
+        if isinstance(result, dict):
+            lines += table([{"figure": k, "value": v} for k, v in result.items()]) + [""]
+        lines += [*table(rows), ""] if rows else []
+    return "\n".join(lines)
+
+
+def home() -> str:
+    """The README is the first page; its links and pictures are seen from docs/."""
+    page = (HERE.parent / "README.md").read_text(encoding="utf-8")
+    return (
+        page.replace("](docs/", "](")
+        .replace('src="docs/', 'src="')
+        .replace("](LICENSE)", "](architecture.md)")
+    )
+
+
+def main() -> None:
+    rows = list(catalogue.methods().values())
+    folder = HERE / "methods"
+    folder.mkdir(exist_ok=True)
+    for row in rows:
+        (folder / f"{row.slug}.md").write_text(method_page(row), encoding="utf-8")
+    (folder / "index.md").write_text(index_page(rows), encoding="utf-8")
+    (HERE / "claims.md").write_text(claims_page(rows), encoding="utf-8")
+    (HERE / "benchmarks.md").write_text(benchmarks_page(), encoding="utf-8")
+    (HERE / "index.md").write_text(home(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,133 @@
+"""Open what the user named: a network and its task, checked against each other before any work starts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from netwright.app.screen import View
+from netwright.core import progress
+from netwright.core.checkpoint import load_state, save_state
+from netwright.core.errors import BadInput
+from netwright.core.fit import Fit
+from netwright.core.metrics import score
+from netwright.core.network import parameter_count, seeded
+from netwright.core.task import Task
+
+# What is trained when no network is given: by the meaning of the task's inputs, deliberately generous.
+GENEROUS: dict[str, tuple[str, dict[str, Any]]] = {
+    "image": ("cnn", {"widths": (64, 128, 256)}),
+    "sequence": ("lstm", {}),
+    "tokens": ("text-transformer", {}),
+    "table": ("mlp", {}),
+}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The network in question, its task as the network wants to be fed, and how it came here."""
+
+    name: str
+    network: nn.Module
+    task: Task
+    note: str = ""
+
+
+def open_subject(
+    model: str | nn.Module | None,
+    task: str | Task,
+    seed: int,
+    out: Path | None,
+    view: View,
+    *,
+    task_options: dict[str, Any] | None = None,
+    state: Path | None = None,
+    trust_pickle: bool = False,
+) -> Subject:
+    """Load or train the network, open the task, check that they fit, find out who normalises."""
+    from netwright.core.load import check_fits, input_shapes, load
+    from netwright.data import task as open_task
+
+    options = dict(task_options or {})
+    network: nn.Module | None = None
+    name = ""
+    if model is not None:
+        network = load(model, state=state, trust_pickle=trust_pickle)
+        name = Path(model).stem if isinstance(model, str) else type(model).__name__
+        shapes = input_shapes(network)
+        if (
+            isinstance(task, str)
+            and Path(task).is_dir()
+            and shapes
+            and len(shapes[0]) == 3
+            and "size" not in options
+        ):
+            options["size"] = tuple(shapes[0][1:])  # pictures are brought to the size that the network takes
+    data = open_task(task, seed=seed, **options) if isinstance(task, str) else task
+    if network is None:
+        network, name = train_generous(data, seed, out, view)
+        return Subject(name, network, data, "trained here, because no network was given")
+    check_fits(network, data)
+    if isinstance(model, nn.Module):
+        return Subject(name, network, data)
+    return normalised_or_raw(Subject(name, network, data))
+
+
+def train_generous(task: Task, seed: int, out: Path | None, view: View) -> tuple[nn.Module, str]:
+    """Train a network with room to spare, once: an interrupted `improve` finds it again in `out`."""
+    from netwright.models import build
+
+    if task.meaning not in GENEROUS:
+        raise BadInput(f"task '{task.name}' has inputs of shape {task.input_shape}: give a network for it")
+    name, config = GENEROUS[task.meaning]
+    with seeded(seed):
+        network = build(name, task.input_shape, task.outputs, **config)
+    kept = None if out is None else out / f".given-{task.fingerprint()}-{seed}.safetensors"
+    if kept is not None and kept.exists():
+        network.load_state_dict(load_state(kept)[0])
+    else:
+        with (
+            view.working(f"training a generous {name} on {task.name}") as listener,
+            progress.listen(listener),
+        ):
+            Fit(epochs=15 if len(task.train) < 5_000 else 5, lr=3e-3, seed=seed)(network, task)
+        if kept is not None:
+            save_state(kept, network.state_dict())
+    return network.eval(), f"{task.name}-{name}"
+
+
+def normalised_or_raw(subject: Subject) -> Subject:
+    """Does the file normalise its inputs itself? The better validation score of the two ways tells.
+
+    Matters for tasks with a normalisation of their own only. Without an advantage of more than two standard
+    errors for either, the task's own way stays.
+    """
+    from netwright.core.metrics import outputs_of
+    from netwright.core.split import take
+
+    task = subject.task
+    if task.normalise is None:
+        return subject
+    raw = task.raw()
+    scores = []
+    for way in (task, raw):
+        part = take(way.val, 500, seed=0)
+        outputs, targets = outputs_of(subject.network, part)
+        scores.append(score(outputs, targets, task.kind)[task.primary])
+    margin = 2 * (0.25 / min(500, len(task.val))) ** 0.5
+    if scores[1] > scores[0] + margin:
+        note = f"the file normalises its inputs itself ({scores[1]:.3f} against {scores[0]:.3f} on validation data)"
+        return Subject(subject.name, subject.network, raw, note)
+    return subject
+
+
+def describe(subject: Subject) -> str:
+    """'digits-cnn (373 k parameters), task digits (1,797 examples, 10 classes)'."""
+    task, count = subject.task, parameter_count(subject.network)
+    size = f"{count / 1e6:.1f} M" if count >= 1e6 else f"{count / 1e3:.0f} k" if count >= 1e3 else str(count)
+    total = len(task.train) + len(task.val) + len(task.test)
+    outputs = f"{task.outputs} classes" if task.kind == "classification" else f"{task.outputs} outputs"
+    return f"{subject.name} ({size} parameters), task {task.name} ({total:,} examples, {outputs})"

@@ -1,0 +1,243 @@
+"""The report: one HTML file that opens offline, from the evidence that `improve` gathered.
+
+Everything in it is data already measured; nothing is computed here but percentages.
+"""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from netwright.core.budget import Target
+from netwright.core.checkpoint import atomic
+from netwright.core.metrics import Reliability
+
+
+@dataclass
+class Evidence:
+    """What a report shows. `before` and `after` hold the figures of result.json; trials are the study's rows."""
+
+    subject: str
+    task_line: str
+    target: Target
+    met: bool
+    sentence: str
+    primary: str
+    before: dict[str, Any]
+    after: dict[str, Any]
+    trials: list[dict[str, Any]]
+    chosen: str
+    chosen_text: str
+    test_count: int
+    validation_count: int
+    input_shape: tuple[int, ...]
+    normalised_inside: bool
+    versions: dict[str, str]
+    machine: dict[str, Any]
+    date: str
+    made: list[tuple[str, str]]
+    notes: list[str] = field(default_factory=list)
+    layers: list[dict[str, str]] = field(default_factory=list)
+    untried: list[dict[str, str]] = field(default_factory=list)
+    reliability: tuple[Reliability, Reliability] | None = None
+    maps: list[dict[str, str]] = field(default_factory=list)
+    maps_line: str = ""
+
+
+def asked(target: Target) -> str:
+    """What was asked, as a person would say it."""
+    parts = []
+    if target.faster is not None:
+        parts.append(f"{target.faster:g} times faster")
+    if target.smaller is not None:
+        parts.append(f"{target.smaller:g} times smaller")
+    if target.max_drop is not None:
+        parts.append(f"at most {100 * target.max_drop:g} points less accurate")
+    return ", ".join(parts)
+
+
+def size_text(count: float) -> str:
+    """Bytes for people, in decimal units."""
+    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= scale:
+            return f"{count / scale:.3g} {unit}"
+    return f"{count:.0f} B"
+
+
+def percent(value: float | None) -> str:
+    return "" if value is None else f"{100 * value:.1f} %"
+
+
+_ROWS = [
+    ("accuracy", "accuracy (test)", percent, "points"),
+    ("r2", "R² (test)", lambda v: f"{v:.4f}", "difference"),
+    ("onnx_latency_ms", "latency, ONNX Runtime", lambda v: f"{v:.3f} ms", "factor"),
+    ("torch_latency_ms", "latency, PyTorch", lambda v: f"{v:.3f} ms", "factor"),
+    ("bytes", "size of the ONNX file", size_text, "factor"),
+    ("parameters", "parameters", lambda v: f"{v:,}", "factor"),
+    ("macs", "multiply-accumulates", lambda v: f"{v:,}", "factor"),
+    ("ece", "calibration error (ECE)", lambda v: f"{100 * v:.2f} %", "points"),
+    ("nll", "negative log likelihood", lambda v: f"{v:.4f}", "difference"),
+    ("attacked_accuracy", "accuracy under attack (PGD)", percent, "points"),
+]
+
+
+def comparison(before: dict[str, Any], after: dict[str, Any]) -> list[dict[str, str]]:
+    """The table of before and after, with the change in the unit that suits the figure."""
+    rows = []
+    for key, name, text, change in _ROWS:
+        a, b = before.get(key), after.get(key)
+        if a is None or b is None:
+            continue
+        if change == "factor":
+            ratio = a / b if b else float("inf")
+            said = f"{ratio:.2f}x less" if ratio >= 1 else f"{1 / ratio:.2f}x more"
+        elif change == "points":
+            said = f"{100 * (b - a):+.2f} points"
+        else:
+            said = f"{b - a:+.4f}"
+        rows.append({"name": name, "before": text(a), "after": text(b), "change": said})
+    return rows
+
+
+def pareto_figure(evidence: Evidence) -> Any:
+    """Accuracy over latency: every candidate, the original, the front, the chosen one."""
+    import plotly.graph_objects as go
+
+    from netwright.core.study import pareto
+
+    rows = [r for r in evidence.trials if r.get("onnx_latency_ms") is not None]
+    figure = go.Figure()
+    front = sorted(
+        pareto(rows, minimise=["onnx_latency_ms"], maximise=[evidence.primary]),
+        key=lambda r: r["onnx_latency_ms"],
+    )
+    point = lambda rs: ([r["onnx_latency_ms"] for r in rs], [r[evidence.primary] for r in rs])  # noqa: E731
+    x, y = point(front)
+    figure.add_scatter(x=x, y=y, mode="lines", line={"dash": "dot", "color": "#9aa7b4"}, name="Pareto front")
+    for name, chosen, marker in (
+        ("candidates", False, {"size": 11, "color": "#2f6db5"}),
+        ("chosen", True, {"size": 18, "symbol": "star", "color": "#1a7f4b"}),
+    ):
+        part = [r for r in rows if (r["label"] == evidence.chosen) == chosen]
+        x, y = point(part)
+        texts = [
+            f"{r['label']}<br>{', '.join(f'{k}={v}' for k, v in r.get('settings', {}).items())}" for r in part
+        ]
+        figure.add_scatter(x=x, y=y, mode="markers", name=name, marker=marker, text=texts, hovertemplate=(
+            "%{text}<br>%{x:.3f} ms, %{y:.4f}<extra></extra>"))  # fmt: skip
+    figure.add_scatter(
+        x=[evidence.before["onnx_latency_ms"]], y=[evidence.before["validation"]], mode="markers",
+        name="original", marker={"size": 13, "symbol": "diamond", "color": "#b3402a"},
+    )  # fmt: skip
+    if evidence.target.max_drop is not None:
+        figure.add_hline(
+            y=evidence.before["validation"] - evidence.target.max_drop, line={"dash": "dash", "width": 1},
+            annotation_text="asked: not below",
+        )  # fmt: skip
+    if evidence.target.faster is not None:
+        figure.add_vline(
+            x=evidence.before["onnx_latency_ms"] / evidence.target.faster, line={"dash": "dash", "width": 1},
+            annotation_text="asked: not slower",
+        )  # fmt: skip
+    figure.update_layout(
+        template="simple_white", height=420, margin={"l": 60, "r": 20, "t": 30, "b": 50}, legend={"orientation": "h"},
+        xaxis_title="latency in ONNX Runtime, ms", yaxis_title=f"{evidence.primary} on validation data",
+    )  # fmt: skip
+    return figure
+
+
+def reliability_figure(before: Reliability, after: Reliability) -> Any:
+    """Two reliability diagrams side by side."""
+    import plotly.graph_objects as go
+    from plotly.subplots import make_subplots
+
+    titles = [f"before: ECE {100 * before.ece:.2f} %", f"after: ECE {100 * after.ece:.2f} %"]
+    figure = make_subplots(rows=1, cols=2, subplot_titles=titles, shared_yaxes=True)
+    for column, r in enumerate((before, after), start=1):
+        filled = r.count > 0
+        centres = (r.edges[:-1] + r.edges[1:]) / 2
+        figure.add_trace(go.Bar(
+            x=centres[filled].tolist(), y=r.accuracy[filled].tolist(), width=(1 / len(centres)) * 0.95,
+            marker_color="#2f6db5", customdata=r.count[filled].tolist(),
+            hovertemplate="confidence %{x:.2f}: right in %{y:.3f} of %{customdata} cases<extra></extra>",
+        ), row=1, col=column)  # fmt: skip
+        figure.add_trace(
+            go.Scatter(x=[0, 1], y=[0, 1], mode="lines", line={"dash": "dot", "color": "#888"}, hoverinfo="skip"),
+            row=1, col=column,
+        )  # fmt: skip
+        figure.update_xaxes(title_text="confidence", range=[0, 1], row=1, col=column)
+    figure.update_yaxes(title_text="share that is right", range=[0, 1], row=1, col=1)
+    figure.update_layout(
+        template="simple_white", height=360, showlegend=False, margin={"l": 60, "r": 20, "t": 50, "b": 50}
+    )
+    return figure
+
+
+def data_uri(png: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(png).decode()
+
+
+def trial_rows(evidence: Evidence) -> list[dict[str, Any]]:
+    """The study's rows as text for the table."""
+    rows = []
+    for r in evidence.trials:
+        number = lambda key, form, r=r: "" if r.get(key) is None else form(r[key])  # noqa: E731
+        rows.append({
+            "label": r["label"], "note": r.get("note") or "", "status": r["status"], "why": r.get("why", ""),
+            "chosen": r["label"] == evidence.chosen, "accuracy": number(evidence.primary, percent),
+            "latency": number("onnx_latency_ms", lambda v: f"{v:.3f} ms"),
+            "faster": number("faster", lambda v: f"{v:.2f}x"), "size": number("bytes", size_text),
+            "seconds": number("seconds", lambda v: f"{v:.0f}"),
+        })  # fmt: skip
+    return rows
+
+
+_LOAD_ONNX = """import numpy as np, onnxruntime as ort
+session = ort.InferenceSession("model.onnx")
+x = np.zeros({shape}, dtype="float32")   # your inputs, batch first
+logits = session.run(None, {{session.get_inputs()[0].name: x}})[0]"""
+
+_LOAD_TORCH = """import torch
+network = torch.export.load("model.pt2").module()
+logits = network(torch.zeros({shape}))"""
+
+
+def render(evidence: Evidence) -> str:
+    """The report's HTML."""
+    from jinja2 import Environment, PackageLoader
+    from plotly.io import to_html
+    from plotly.offline import get_plotlyjs
+
+    part = lambda figure: to_html(
+        figure, full_html=False, include_plotlyjs=False, config={"displaylogo": False}
+    )
+    view = dict(evidence.__dict__)
+    shape = (1, *evidence.input_shape)
+    inside = "already inside the file: feed the data as they are" if evidence.normalised_inside else "none"
+    view |= {
+        "asked": asked(evidence.target),
+        "table": comparison(evidence.before, evidence.after),
+        "tested_line": f"Accuracy and calibration on {evidence.test_count} test examples that nothing else had seen; "
+        "both networks measured the same way, in turn.",
+        "trials": trial_rows(evidence),
+        "load_onnx": _LOAD_ONNX.format(shape=shape),
+        "load_torch": _LOAD_TORCH.format(shape=shape),
+        "input_line": f"Input: (batch, {', '.join(map(str, evidence.input_shape))}). Normalisation: {inside}.",
+    }
+    environment = Environment(loader=PackageLoader("netwright.app"), autoescape=True)
+    from markupsafe import Markup
+
+    return environment.get_template("report.html").render(
+        r=view,
+        plotly_js=Markup(get_plotlyjs()),
+        pareto=Markup(part(pareto_figure(evidence))),
+        reliability=Markup(part(reliability_figure(*evidence.reliability))) if evidence.reliability else "",
+    )
+
+
+def write(evidence: Evidence, path: Path) -> None:
+    with atomic(path) as temporary:
+        temporary.write_text(render(evidence), encoding="utf-8")
