@@ -114,7 +114,7 @@ def pareto_figure(evidence: Evidence) -> Any:
         pareto(rows, minimise=["onnx_latency_ms"], maximise=[evidence.primary]),
         key=lambda r: r["onnx_latency_ms"],
     )
-    point = lambda rs: ([r["onnx_latency_ms"] for r in rs], [r[evidence.primary] for r in rs])  # noqa: E731
+    point = lambda rs: ([r["onnx_latency_ms"] for r in rs], [r[evidence.primary] for r in rs])
     x, y = point(front)
     figure.add_scatter(x=x, y=y, mode="lines", line={"dash": "dot", "color": "#9aa7b4"}, name="Pareto front")
     for name, chosen, marker in (
@@ -184,7 +184,7 @@ def trial_rows(evidence: Evidence) -> list[dict[str, Any]]:
     """The study's rows as text for the table."""
     rows = []
     for r in evidence.trials:
-        number = lambda key, form, r=r: "" if r.get(key) is None else form(r[key])  # noqa: E731
+        number = lambda key, form, r=r: "" if r.get(key) is None else form(r[key])
         rows.append({
             "label": r["label"], "note": r.get("note") or "", "status": r["status"], "why": r.get("why", ""),
             "chosen": r["label"] == evidence.chosen, "accuracy": number(evidence.primary, percent),

@@ -70,7 +70,7 @@ def revision() -> str:
     """The code's revision, with '+' when files differ from it; 'unknown' outside a checkout."""
     root = Path(__file__).parent
     try:
-        git = lambda *words: subprocess.run(  # noqa: E731
+        git = lambda *words: subprocess.run(
             ["git", *words], cwd=root, capture_output=True, text=True, check=True
         ).stdout.strip()
         return git("rev-parse", "--short=12", "HEAD") + (

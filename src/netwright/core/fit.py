@@ -295,7 +295,7 @@ class _Run:
     def _resume(self, path: Path) -> None:
         tensors, numbers = load_state(path)
         state = self.state
-        part = lambda prefix: {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}  # noqa: E731
+        part = lambda prefix: {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
         state.network.load_state_dict(part("network."))
         slots: dict[int, dict[str, Tensor]] = {}
         for name, value in part("optimiser.").items():
