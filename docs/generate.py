@@ -58,7 +58,7 @@ def claim_section(result: dict[str, Any] | None) -> list[str]:
     if result["notes"]:
         lines += [result["notes"], ""]
     if result["figures"]:
-        lines += table([{"figure": k, "value": v} for k, v in result["figures"].items()]) + [""]
+        lines += [*table([{"figure": k, "value": v} for k, v in result["figures"].items()]), ""]
     lines += ['!!! note "Every row"', ""]
     lines += ["    " + line for line in table(result["rows"])] + [""]
     lines += [
@@ -87,9 +87,8 @@ def index_page(rows: list[catalogue.Method]) -> str:
         part = [r for r in rows if r.goal == goal]
         if part:
             lines += [f"## {goal}", ""]
-            lines += table(
-                [{"method": f"[{r.name}]({r.slug}.md)", "what it does": r.summary} for r in part]
-            ) + [""]
+            lines += table([{"method": f"[{r.name}]({r.slug}.md)", "what it does": r.summary} for r in part])
+            lines.append("")
     return "\n".join(lines)
 
 
@@ -111,7 +110,7 @@ def benchmarks_page() -> str:
         lines += [f"## {path.stem.replace('_', ' ')}", ""]
         rows = result.pop("rows", None) if isinstance(result, dict) else result
         if isinstance(result, dict):
-            lines += table([{"figure": k, "value": v} for k, v in result.items()]) + [""]
+            lines += [*table([{"figure": k, "value": v} for k, v in result.items()]), ""]
         lines += [*table(rows), ""] if rows else []
     return "\n".join(lines)
 

@@ -15,7 +15,7 @@ from netwright.core.errors import BadInput, NetwrightError
 
 app = typer.Typer(
     name="netwright",
-    help="Which published method actually helps MY network? Try them side by side, apply the winner, keep the evidence.",
+    help="Which published method actually helps MY network? Try them, apply the winner, keep the evidence.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

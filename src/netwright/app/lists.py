@@ -95,7 +95,7 @@ def claims(slugs: list[str], full: bool, seeds: int, device: str, out: Path, as_
         from netwright.claims.record import Scale, run
 
         scale = Scale("full" if full else "quick", tuple(range(seeds)), device)
-        results = [run(slug, scale, out) for slug in map(lambda s: catalogue.method(s).slug, slugs)]
+        results = [run(catalogue.method(slug).slug, scale, out) for slug in slugs]
     else:
         results = [r for r in map(committed, catalogue.methods()) if r]
     if as_json:

@@ -71,7 +71,7 @@ venue = ""
 year = {year}
 """
 
-_TEST = '''"""{slug}: against a closed form, brute force in float64, a peer, or a property that only the real algorithm has."""
+_TEST = '''"""{slug} against a closed form, brute force, a peer, or a property that only the real one has."""
 
 from netwright.{goal}.{module} import {kind}
 
