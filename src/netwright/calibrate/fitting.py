@@ -1,0 +1,87 @@
+"""What every calibrator shares: the validation logits it is fitted on, the optimiser, the network it returns."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from netwright.core import progress
+from netwright.core.budget import Meter
+from netwright.core.errors import NotApplicable
+from netwright.core.metrics import outputs_of
+from netwright.core.network import clone, device_of
+from netwright.core.task import Task
+
+
+class Calibrated(nn.Module):
+    """A network of several inputs, followed by a calibration layer. One input needs only `nn.Sequential`."""
+
+    def __init__(self, network: nn.Module, calibration: nn.Module) -> None:
+        super().__init__()
+        self.network, self.calibration = network, calibration
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return self.calibration(self.network(*inputs))
+
+
+def follow(network: nn.Module, calibration: nn.Module, task: Task) -> nn.Module:
+    """A copy of the network with the calibration layer behind it, in evaluation mode."""
+    parts = OrderedDict(network=clone(network), calibration=calibration.to(device_of(network)))
+    whole = nn.Sequential(parts) if len(task.input_shapes) == 1 else Calibrated(**parts)
+    return whole.eval()
+
+
+def validation_logits(network: nn.Module, task: Task) -> tuple[Tensor, Tensor]:
+    """Outputs (N, C) and classes (N,) of the validation split, the only data a calibrator sees."""
+    if task.kind != "classification":
+        raise NotApplicable(f"calibration needs a classification task, '{task.name}' is {task.kind}")
+    logits, targets = outputs_of(network, task.val)
+    if logits.dim() != 2 or logits.shape[1] != task.outputs:
+        raise NotApplicable(
+            f"calibration needs outputs (batch, {task.outputs}); this network gives {tuple(logits.shape)}"
+        )
+    if not bool(torch.isfinite(logits).all()):
+        raise NotApplicable("the network's outputs hold NaN or Inf on the validation data")
+    return logits, targets
+
+
+def refuse_separable(logits: Tensor, targets: Tensor) -> None:
+    """Without one mistake the likelihood grows for ever as the logits do: there is nothing to fit to."""
+    if bool((logits.argmax(1) == targets).all()):
+        raise NotApplicable(
+            f"all {len(targets)} validation examples are classified right, so the likelihood has no finite "
+            "optimum; calibrate with more validation data"
+        )
+
+
+def minimise(
+    parameters: Sequence[Tensor], loss: Callable[[], Tensor], meter: Meter, note: str, rounds: int = 25
+) -> float:
+    """LBFGS in place until the gradient vanishes or the budget ends; returns the loss reached."""
+    for p in parameters:
+        p.requires_grad_(True)
+    optimiser = torch.optim.LBFGS(
+        parameters, lr=1.0, max_iter=20, history_size=20, line_search_fn="strong_wolfe",
+        tolerance_grad=1e-8, tolerance_change=1e-13,
+    )  # fmt: skip
+
+    def closure() -> Tensor:
+        optimiser.zero_grad()
+        value = loss()
+        value.backward()
+        return value
+
+    reached = float("inf")
+    for i in range(rounds):
+        if meter.exhausted:
+            break
+        before, reached = reached, optimiser.step(closure).item()
+        progress.step(i + 1, rounds, note)
+        if max(float(p.grad.abs().max()) for p in parameters) < 1e-7 or before - reached < 1e-12:
+            break
+    for p in parameters:
+        p.requires_grad_(False)
+    return reached
