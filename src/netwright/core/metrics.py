@@ -115,7 +115,7 @@ def reliability(confidence: Tensor, hits: Tensor, bins: int = 15, binning: Binni
 
     binning: 'width' (equal intervals of [0, 1]) or 'mass' (equal counts; ties stay together in one bin).
     """
-    c = confidence.double()
+    c = confidence.double().contiguous()
     h = hits.double()
     if binning == "width":
         edges = torch.linspace(0, 1, bins + 1, dtype=torch.float64)
