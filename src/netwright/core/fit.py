@@ -97,10 +97,12 @@ class Fit:
         on_epoch: Callable[[State], None] | None = None,
         validate: Callable[[nn.Module], dict[str, float]] | None = None,
         meter: Meter | None = None,
+        steps: int | None = None,
     ) -> History:
         """Train `network` in place and leave it in evaluation mode.
 
-        loss: default the task's own. batches: epoch -> its batches, default the shuffled training split.
+        loss: default the task's own. batches: epoch -> its batches, default the shuffled training split;
+        steps: how many steps they amount to, where that is not `epochs` passes over the training split.
         parameters: what to train (tensors or optimiser groups), default all that require gradients.
         on_step runs before each optimiser step's weights are used again, on_epoch after each epoch.
         meter: charge a meter that is running already instead of starting one from `budget`.
@@ -110,7 +112,7 @@ class Fit:
         meter = meter or (budget or Budget()).start()
         with seeded(self.seed):
             history = _Run(
-                self, network, task, meter, loss, batches, parameters, on_step, on_epoch, validate
+                self, network, task, meter, loss, batches, parameters, on_step, on_epoch, validate, steps
             ).go()
         network.eval()
         return history
@@ -123,13 +125,13 @@ class _Run:
         self, fit: Fit, network: nn.Module, task: Task, meter: Meter, loss: Loss | None,
         batches: Callable[[int], Iterable[Batch]] | None, parameters: Any,
         on_step: Callable[[State], None] | None, on_epoch: Callable[[State], None] | None,
-        validate: Callable[[nn.Module], dict[str, float]] | None,
+        validate: Callable[[nn.Module], dict[str, float]] | None, steps: int | None,
     ) -> None:  # fmt: skip
         self.fit, self.task, self.meter = fit, task, meter
         self.device = device_of(network)
         allowed = meter.left().epochs
         self.epochs = fit.epochs if allowed is None else min(fit.epochs, allowed)
-        self.steps = max(1, math.ceil(self.epochs * math.ceil(len(task.train) / fit.batch_size)))
+        self.steps = steps or max(1, math.ceil(self.epochs * math.ceil(len(task.train) / fit.batch_size)))
         self.loss = loss or self._task_loss
         self.batches = batches or self._train_batches
         self.on_step, self.on_epoch = on_step, on_epoch

@@ -1,0 +1,40 @@
+"""The same architecture with new random weights: what 'from scratch' means for any network."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from netwright.core.network import clone, seeded
+
+
+def reinitialised(network: nn.Module, seed: int) -> nn.Module:
+    """A copy whose parameters are drawn anew, each module by its own initialiser where it has one.
+
+    Parameters that belong to no module with an initialiser (a class token, the weights of a network read from a
+    file) get torch's default: matrices and larger uniform with fan-in scaling, names ending in 'bias' zero, other
+    vectors keep what they are if constant, else one. Running statistics start anew; other buffers stay.
+    """
+    fresh = clone(network)
+    covered: set[int] = set()
+    with seeded(seed), torch.no_grad():
+        for module in fresh.modules():
+            reset = getattr(module, "reset_parameters", None) or getattr(module, "_reset_parameters", None)
+            if callable(reset):
+                reset()
+                covered |= {id(p) for p in module.parameters(recurse=False)}
+        for name, parameter in fresh.named_parameters():
+            if id(parameter) not in covered:
+                _draw(name, parameter)
+    return fresh
+
+
+def _draw(name: str, parameter: Tensor) -> None:
+    if parameter.dim() >= 2:
+        nn.init.kaiming_uniform_(parameter, a=math.sqrt(5))
+    elif name.endswith("bias"):
+        parameter.zero_()
+    elif parameter.numel() and not bool((parameter == parameter.flatten()[0]).all()):
+        parameter.fill_(1.0)

@@ -1,0 +1,81 @@
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from netwright.core.budget import Budget
+from netwright.core.errors import BadInput
+from netwright.core.fit import Fit
+from netwright.core.metrics import evaluate
+from netwright.core.task import Task
+from netwright.train.cyclical_curriculum import CyclicalCurriculum, draw, example_losses, sizes
+
+
+def task_of(n=400, seed=0):
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(n, 6)).astype(np.float32)
+    return Task.from_arrays(x, (x @ rng.normal(size=(6, 3))).argmax(1))
+
+
+def network():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 32), nn.ReLU(), nn.Linear(32, 3))
+
+
+def test_the_paper_s_cycle_of_sizes():
+    assert sizes(5.0) == [0.25, 0.5, 1, 0.5, 0.25, 0.5, 1, 0.5, 0.25, 0.25]
+    assert sum(sizes(7.3)) == pytest.approx(7.3)
+    assert sizes(3.0, cycle="grow") == [0.25, 0.5, 1, 1, 0.25]
+    assert sizes(2.5, cycle="shrink") == [1, 0.5, 0.25, 0.25, 0.25, 0.25]
+    with pytest.raises(BadInput, match="start"):
+        sizes(5, start=0)
+
+
+def test_weighted_draws_without_replacement_have_the_exact_probabilities():
+    """Inclusion of each example when 2 of 4 are drawn one after the other, in closed form."""
+    w = np.array([1.0, 2.0, 3.0, 4.0])
+    p = w / w.sum()
+    expected = [p[i] + sum(p[j] * p[i] / (1 - p[j]) for j in range(4) if j != i) for i in range(4)]
+    counts = np.zeros(4)
+    for seed in range(4000):
+        chosen = draw(torch.tensor(w), 2, seed)
+        assert len(set(chosen.tolist())) == 2
+        counts[chosen.numpy()] += 1
+    np.testing.assert_allclose(counts / 4000, expected, atol=0.025)
+
+
+def test_rounds_have_the_planned_sizes_and_prefer_easy_examples(monkeypatch):
+    task = task_of()
+    seen = []
+    select = type(task.train).select
+    monkeypatch.setattr(type(task.train), "select", lambda s, i: (seen.append(i), select(s, i))[1])
+    CyclicalCurriculum(epochs=12, fit=Fit(lr=3e-2))(network(), task, Budget())
+    n = len(task.train)
+    assert [len(i) for i in seen[1:]] == [round(s * n) for s in sizes(12)]
+    scorer = network()
+    Fit(epochs=12, lr=3e-2)(scorer, task)
+    losses = example_losses(scorer, task)
+    small = torch.cat([i for i in seen[1:] if len(i) < 0.3 * n])
+    assert losses[small].mean() < 0.8 * losses.mean()
+
+
+def test_both_trainings_are_charged_to_the_budget(monkeypatch):
+    task, spent = task_of(), []
+    original = Fit.__call__
+
+    def spy(self, *args, **kwargs):
+        history = original(self, *args, **kwargs)
+        spent.append(kwargs["meter"].epochs)
+        return history
+
+    monkeypatch.setattr(Fit, "__call__", spy)
+    CyclicalCurriculum(epochs=50, fit=Fit())(network(), task, Budget(epochs=6))
+    assert spent == pytest.approx([3, 6], abs=0.1)
+
+
+def test_it_learns_and_repeats():
+    task = task_of()
+    method = CyclicalCurriculum(epochs=12, fit=Fit(lr=1e-2, schedule="constant", batch_size=32))
+    first, second = (method(network(), task, Budget()) for _ in range(2))
+    assert evaluate(first, task)["accuracy"] > 0.85
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
