@@ -68,7 +68,7 @@ class Processes:
     @contextmanager
     def session(self, parcel: Path, limits: Limits, jobs: int) -> Iterator[Session]:
         self.warm()
-        memory = limits.memory or int(0.8 * free_memory() / jobs)
+        memory = limits.memory or int(0.8 * free_memory() / jobs) + parcel.stat().st_size
         running = _Running(parcel, limits.seconds, memory, max(1, torch.get_num_threads() // jobs))
         try:
             yield running
@@ -140,12 +140,12 @@ class _Running:
 
     def _beyond(self, worker: _Worker) -> Ended | None:
         elapsed = time.monotonic() - worker.began
-        worker.memory = max(worker.memory, _resident(worker))
+        worker.memory = max(worker.memory, used := _used(worker, self.memory))
         if self.seconds is not None and elapsed > self.seconds:
             reason = f"not done after {self.seconds:.3g} s (the limit)"
             return Ended("timed out", reason, seconds=elapsed, traceback=_tail(worker.log))
-        if worker.memory > self.memory:
-            reason = f"used {worker.memory / 1e9:.2g} GB (limit {self.memory / 1e9:.2g} GB)"
+        if used > self.memory:
+            reason = f"used {used / 1e9:.2g} GB (limit {self.memory / 1e9:.2g} GB)"
             return Ended("out of memory", reason, seconds=elapsed, traceback=_tail(worker.log))
         return None
 
@@ -165,20 +165,28 @@ class _Running:
             self._end(worker)
 
 
-def _resident(worker: _Worker) -> int:
-    """Resident bytes of a worker with all its children."""
-    total, now = 0, time.monotonic()
+def _used(worker: _Worker, limit: int) -> int:
+    """Resident bytes of a worker with all its children. Pages that several of them share are counted for each
+    as long as that stays under the limit, and once when it matters, since that takes a longer look."""
+    now = time.monotonic()
     try:
         main = psutil.Process(worker.process.pid)
         if now - worker.looked > _COUNT_CHILDREN:
             worker.children, worker.looked = main.children(recursive=True), now
-        total = main.memory_info().rss
     except psutil.Error:
         return 0
-    for child in worker.children:
-        with contextlib.suppress(psutil.Error):
-            total += child.memory_info().rss
+    family = [main, *worker.children]
+    total = sum(_ask(p, "memory_info", "rss") for p in family)
+    if total > limit and sys.platform == "linux":
+        total = sum(_ask(p, "memory_full_info", "pss") for p in family)
     return total
+
+
+def _ask(process: psutil.Process, question: str, figure: str) -> int:
+    try:
+        return getattr(getattr(process, question)(), figure)
+    except psutil.Error:  # it has ended in between
+        return 0
 
 
 def free_memory() -> int:

@@ -123,15 +123,15 @@ class Record:
     def lock(self) -> Iterator[None]:
         """This process alone runs the study. The lock ends with its process, however that ends."""
         lock = FileLock(self.path.with_name(f".{self.path.name}.lock"), timeout=0)
-        try:
-            with self._plain_errors():
+        with self._plain_errors():
+            try:
                 lock.acquire()
-        except Timeout:
-            owner = self._database.execute("select value from study where name = 'owner'").fetchone()
-            who = owner[0] if owner else "another process"
-            raise BadInput(
-                f"{self.path} is being run by {who}; wait until it ends, or choose another --out"
-            ) from None
+            except Timeout:
+                owner = self._database.execute("select value from study where name = 'owner'").fetchone()
+                who = owner[0] if owner else "another process"
+                raise BadInput(
+                    f"{self.path} is being run by {who}; wait until it ends, or choose another --out"
+                ) from None
         try:
             who = f"process {os.getpid()} since {time.strftime('%H:%M:%S')}"
             self._write("insert or replace into study values ('owner', ?)", who)

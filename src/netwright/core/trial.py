@@ -69,9 +69,11 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Limits:
-    """What one trial may use before it is ended: wall-clock seconds (starting included), and resident bytes of its
-    process with all children. memory None: an equal share, among the trials that run at once, of 80 % of
-    what the machine (or its container) has free when the study starts.
+    """What one trial may use before it is ended: wall-clock seconds, starting included, and resident bytes of
+    its process with all children, what it maps of the shared things included.
+
+    memory None: an equal share, among the trials that run at once, of 80 % of what the machine (or its
+    container) has free when the study starts.
     """
 
     seconds: float | None = None
