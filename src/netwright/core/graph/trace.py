@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import operator
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -168,7 +167,7 @@ def _arguments(value: Any, nodes: dict[torch.fx.Node, Node]) -> Any:
 def _operator(target: Any) -> str:
     if isinstance(target, torch._ops.OpOverload):
         return str(target)
-    return f"operator.{target.__name__}" if target.__module__ == operator.__name__ else str(target)
+    return f"operator.{target.__name__}" if target.__module__ == "_operator" else str(target)
 
 
 def _module(raw: torch.fx.Node) -> str | None:
