@@ -106,7 +106,7 @@ def test_it_orders_confidence_on_unseen_mixes_better_than_cross_entropy(loss):
     fit = Fit(epochs=30, optimiser="sgd", lr=0.05, batch_size=64)
     plain = network()
     fit(plain, task)
-    method = RankMixup(loss=loss, weight=1.0, fit=fit)
+    method = RankMixup(loss=loss, weight=3.0, fit=fit)
     ours, again = method(network(), task, Budget()), method(network(), task, Budget())
     assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), again.parameters(), strict=True))
     assert evaluate(ours, task)["accuracy"] > 0.7

@@ -125,8 +125,8 @@ def verdict(rows: list[dict[str, Any]]) -> Measured:
         rows=rows,
         verdict="holds" if holds else "mixed" if below else "does not hold here",
         summary=(
-            f"ECE {percent(ours)} (M-NDCG) against {percent('cross entropy')} (cross entropy), {percent('mixup')} (mixup) and "
-            f"{percent('cross entropy + temperature')} (cross entropy + temperature); accuracy "
+            f"ECE {percent(ours)} (M-NDCG) against {percent('cross entropy')} (cross entropy), {percent('mixup')} "
+            f"(mixup) and {percent('cross entropy + temperature')} (cross entropy + temperature); accuracy "
             f"{100 * accuracy['mean']:+.2f} points from cross entropy at equal forward passes"
         ),
         figures={**ece, "accuracy over cross entropy": accuracy},
