@@ -1,0 +1,93 @@
+"""Which candidate answers what was asked. Validation figures only; pure functions on a study's rows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from netwright.core.budget import Target
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The chosen row and, for every row by key, why it was (not) chosen."""
+
+    row: Row | None
+    meets: bool
+    why: dict[str, str]
+
+
+def shortfalls(row: Row, original: Row, target: Target, metric: str) -> dict[str, float]:
+    """What the row lacks, as fractions of what was asked; empty when it meets everything."""
+    lacking = {}
+    if target.faster is not None and row["faster"] < target.faster:
+        lacking["faster"] = 1 - row["faster"] / target.faster
+    if target.smaller is not None:
+        smaller = original["bytes"] / row["bytes"]
+        if smaller < target.smaller:
+            lacking["smaller"] = 1 - smaller / target.smaller
+    if target.max_drop is not None:
+        drop = original[metric] - row[metric]
+        if drop > target.max_drop + 1e-9:
+            lacking["max_drop"] = drop - target.max_drop
+    return lacking
+
+
+def choose(rows: Sequence[Row], original: Row, target: Target, metric: str, examples: int) -> Choice:
+    """Among the rows that meet what was asked: the fastest (smallest, if only size was asked) of those whose metric
+    is within one standard error of the best one's. If none meets it: the one that lacks least.
+
+    The standard error is that of a difference of two accuracies on the same `examples` validation examples,
+    bounded by sqrt(2 p (1 - p) / n): with few examples, tenths of a point are no reason to prefer a candidate.
+    """
+    why = {r["key"]: r.get("reason") or r["status"] for r in rows if not usable(r, metric)}
+    able = [r for r in rows if usable(r, metric)]
+    if not able:
+        return Choice(None, False, why)
+    lacking = {r["key"]: shortfalls(r, original, target, metric) for r in able}
+    meeting = [r for r in able if not lacking[r["key"]]]
+    for r in able:
+        if lacking[r["key"]]:
+            why[r["key"]] = lacks(r, original, lacking[r["key"]], metric)
+    if not meeting:
+        chosen = min(able, key=lambda r: sum(lacking[r["key"]].values()))
+        why[chosen["key"]] = f"chosen: lacks least; {why[chosen['key']]}"
+        return Choice(chosen, False, why)
+    best = max(r[metric] for r in meeting)
+    error = math.sqrt(max(2 * best * (1 - best), 0.0) / examples) if 0 <= best <= 1 else 0.0
+    near = [r for r in meeting if r[metric] >= best - error]
+    by_size = target.smaller is not None and target.faster is None
+    chosen = min(near, key=lambda r: r["bytes"] if by_size else r["onnx_latency_ms"])
+    first = "smallest" if by_size else "fastest"
+    for r in meeting:
+        if r is chosen:
+            why[r["key"]] = f"chosen: {first} of those within one standard error of the best"
+        elif r in near:
+            why[r["key"]] = f"meets it, but is not the {first}"
+        else:
+            why[r["key"]] = (
+                f"meets it, but is less accurate than the best by more than {100 * error:.1f} points"
+            )
+    return Choice(chosen, True, why)
+
+
+def usable(row: Row, metric: str) -> bool:
+    """Whether the row is a candidate: it ended well and was measured."""
+    numbers = (row.get(metric), row.get("onnx_latency_ms"), row.get("bytes"))
+    return row["status"] == "done" and all(v is not None and math.isfinite(v) for v in numbers)
+
+
+def lacks(row: Row, original: Row, lacking: dict[str, float], metric: str) -> str:
+    """In words: 'only 1.4x faster, 2.3 points less accurate'."""
+    parts = []
+    if "faster" in lacking:
+        parts.append(f"only {row['faster']:.2f}x faster")
+    if "smaller" in lacking:
+        parts.append(f"only {original['bytes'] / row['bytes']:.2f}x smaller")
+    if "max_drop" in lacking:
+        parts.append(f"{100 * (original[metric] - row[metric]):.1f} points less accurate")
+    return ", ".join(parts)

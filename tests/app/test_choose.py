@@ -1,0 +1,65 @@
+import pytest
+
+from netwright.app.choose import choose
+from netwright.core.budget import Target
+
+ORIGINAL = {"key": "o", "accuracy": 0.98, "onnx_latency_ms": 1.0, "bytes": 1000, "faster": 1.0}
+
+
+def row(key, accuracy=0.98, latency=0.4, size=500, status="done", reason=""):
+    figures = {"accuracy": accuracy, "onnx_latency_ms": latency, "bytes": size, "faster": 1 / latency}
+    return {"key": key, "status": status, "reason": reason, **(figures if status == "done" else {})}
+
+
+def pick(rows, target, examples=10_000):
+    return choose(rows, ORIGINAL, target, "accuracy", examples)
+
+
+def test_the_fastest_of_those_near_the_best():
+    rows = [row("a", 0.980, 0.40), row("b", 0.979, 0.30), row("c", 0.972, 0.10)]
+    choice = pick(rows, Target(faster=2, max_drop=0.01))
+    assert (choice.row["key"], choice.meets) == ("b", True)
+    assert "less accurate than the best" in choice.why["c"]
+    assert "not the fastest" in choice.why["a"]
+
+
+def test_few_examples_make_small_differences_no_reason():
+    rows = [row("a", 0.980, 0.40), row("c", 0.972, 0.10)]
+    assert pick(rows, Target(faster=2, max_drop=0.01), examples=100).row["key"] == "c"
+
+
+def test_size_decides_when_size_was_asked():
+    rows = [row("a", latency=0.2, size=300), row("b", latency=2.0, size=250)]
+    assert pick(rows, Target(smaller=2)).row["key"] == "b"
+    assert pick(rows, Target(smaller=2, faster=2)).row["key"] == "a"
+
+
+@pytest.mark.parametrize(
+    ("candidate", "target", "said"),
+    [
+        (row("a", latency=0.8), Target(faster=2), "only 1.25x faster"),
+        (row("a", size=800), Target(smaller=2), "only 1.25x smaller"),
+        (row("a", accuracy=0.95), Target(max_drop=0.01), "3.0 points less accurate"),
+    ],
+)
+def test_what_is_lacking_is_said(candidate, target, said):
+    choice = pick([candidate], target)
+    assert not choice.meets
+    assert said in choice.why["a"]
+    assert choice.row["key"] == "a", "the best found is still given"
+
+
+def test_the_one_that_lacks_least_stands_in():
+    rows = [row("a", latency=0.6), row("b", latency=0.9)]
+    assert pick(rows, Target(faster=2)).row["key"] == "a"
+
+
+def test_failed_trials_keep_their_reason():
+    choice = pick([row("x", status="failed", reason="out of memory"), row("a")], Target(faster=2))
+    assert choice.why["x"] == "out of memory"
+    assert choice.row["key"] == "a"
+    assert pick([row("x", status="failed", reason="no")], Target(faster=2)).row is None
+
+
+def test_a_drop_of_exactly_the_limit_is_allowed():
+    assert pick([row("a", accuracy=0.97)], Target(faster=2, max_drop=0.01)).meets
