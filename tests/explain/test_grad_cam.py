@@ -61,6 +61,23 @@ def test_the_end_of_a_residual_block_is_a_layer(pictures) -> None:
     assert torch.allclose(found.attribution, enlarged(scaled(expected.detach())), atol=1e-5)
 
 
+def test_a_relu_that_every_layer_shares(cam, pictures) -> None:
+    class Shared(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.relu, self.hidden, self.head = cam.conv, nn.ReLU(), cam.fc, nn.Linear(4, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.relu(self.hidden(self.relu(self.conv(x)).mean((2, 3)))))
+
+    network = Shared().eval()
+    found = look(network, pictures, "relu", torch.zeros(5))
+    assert torch.equal(found.activation, cam.conv(pictures).relu())
+    values = found.activation.clone().requires_grad_(True)
+    score = network.head(network.hidden(values.mean((2, 3))).relu())[:, 0]
+    assert torch.allclose(found.gradient, torch.autograd.grad(score.sum(), values)[0])
+
+
 def test_predicted_class_by_default_and_examples_do_not_mix(deep, pictures) -> None:
     found = GradCam(steps=0)(deep, pictures)
     assert torch.equal(found.target, deep(pictures).argmax(1))

@@ -68,23 +68,28 @@ def look(network: nn.Module, inputs: Inputs, layer: str, target: Tensor | None) 
     """Run the network once and differentiate the target's score by the layer's output.
 
     The graph is cut at the layer: parameters get no gradient, frozen networks work, and a later in-place
-    operation does not reach the recorded activation. A layer that runs several times counts in its last run.
+    operation does not reach the recorded activation. A layer that runs several times (a ReLU that all layers
+    share) counts in the last run that gives maps.
     """
     held: list[Tensor] = []
+    others: list[tuple[int, ...]] = []
 
     def cut(value: Tensor) -> Tensor:
+        if value.dim() != 4:
+            others.append(tuple(value.shape))
+            return value
         held.append(value.detach().clone().requires_grad_(True))
         return held[-1].clone()
 
     with evaluating(network), torch.enable_grad(), Taps(network, edits={layer: cut}):
         outputs = scores_of(call(network, inputs))
+        if not held and others:
+            raise NotApplicable(
+                f"layer '{layer}' gives shape {others[-1]}; a class activation map needs (B, K, h, w)"
+            )
         if not held:
             raise NotApplicable(f"layer '{layer}' does not run on these inputs")
         activation = held[-1]
-        if activation.dim() != 4:
-            raise NotApplicable(
-                f"layer '{layer}' gives shape {tuple(activation.shape)}; a class activation map needs (B, K, h, w)"
-            )
         target = choose_target(outputs, target)
         score = outputs.gather(1, target[:, None])[:, 0]
         if score.requires_grad:
