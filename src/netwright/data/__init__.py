@@ -1,0 +1,67 @@
+"""Real data as tasks, by name or from the user's own files.
+
+    task("digits")    task("cifar10", limit=10_000)    task("photos/")    task("table.csv", target="price")
+
+Nothing here imports torch before a task is opened.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from netwright.core.errors import BadInput, UnknownName
+from netwright.data.places import locate
+from netwright.data.sources import SOURCES, source
+
+if TYPE_CHECKING:
+    from netwright.core.task import Task
+
+
+def names() -> tuple[str, ...]:
+    """The data sets that `task` knows by name."""
+    return tuple(SOURCES)
+
+
+def task(name_or_path: str | Path, seed: int = 0, **options: Any) -> Task:
+    """A task with fixed, seeded training, validation and test splits.
+
+    name_or_path: a name (`names()`), or a path: .npz, image folder (also as .zip or .tar), .csv, .tsv, .parquet,
+    or a folder that Hugging Face `datasets` saved. options: `limit` (training examples) everywhere, and what the
+    kind of data takes: `size` and `channels` (images), `target` and `drop` (tables), `kind`.
+    """
+    name = str(name_or_path)
+    if name in SOURCES:
+        return _call(importlib.import_module(source(name).home).load, name, {"seed": seed, **options})
+    from netwright.data.own import opener
+
+    path = Path(name_or_path)
+    return _call(opener(path), path.name, {"path": path, "seed": seed, **options})
+
+
+def _call(load: Callable[..., Task], name: str, arguments: dict[str, Any]) -> Task:
+    known = list(inspect.signature(load).parameters)
+    for key in arguments:
+        if key not in known:
+            takes = ", ".join(k for k in known if k not in ("path", "seed"))
+            raise UnknownName(f"option of '{name}'", key, known, f"It takes {takes}.")
+    if arguments.get("limit") is not None:
+        try:
+            arguments["limit"] = int(arguments["limit"])
+        except ValueError:
+            raise BadInput(f"limit must be a number of examples, got '{arguments['limit']}'") from None
+    return load(**arguments)
+
+
+def listing() -> list[dict[str, Any]]:
+    """One row per known data set: name, what it is, examples, shape, classes, and whether it is at hand."""
+    return [
+        {
+            "name": s.name, "what": s.what, "examples": s.examples, "shape": s.shape, "classes": s.classes,
+            "at hand": "yes" if not s.files or locate(s) else f"netwright data get {s.name}",
+        }
+        for s in SOURCES.values()
+    ]  # fmt: skip

@@ -1,0 +1,24 @@
+"""Random changes of training images, batch by batch."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def flip_and_crop(images: Tensor, generator: torch.Generator, border: int = 4) -> Tensor:
+    """Each image mirrored with probability one half, then shifted by up to `border` pixels each way.
+
+    images: (B, C, H, W), normalised, so that the zeros that come in are the mean colour.
+    """
+    count, _, height, width = images.shape
+    flip = torch.rand(count, generator=generator) < 0.5
+    images = torch.where(flip[:, None, None, None], images.flip(3), images)
+    padded = F.pad(images, (border,) * 4)
+    top, left = torch.randint(0, 2 * border + 1, (2, count, 1), generator=generator)
+    rows = (top + torch.arange(height))[:, None, :, None]
+    columns = (left + torch.arange(width))[:, None, None, :]
+    batch = torch.arange(count)[:, None, None, None]
+    channel = torch.arange(images.shape[1])[None, :, None, None]
+    return padded[batch, channel, rows, columns]
