@@ -1,0 +1,240 @@
+"""Which slices of which parameters move together.
+
+Every element of every activation is labelled with the unit (channel, feature, head, hidden unit) that it
+belongs to. Layers make new labels, operators that only move elements are run on the labels themselves, and
+wherever elements meet their labels are merged. What remains are classes of slices that go or stay together.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from netwright.core.graph.classes import FIXED, FREE, Classes
+from netwright.core.graph.ir import HELD, Graph, Node
+from netwright.core.graph.rules import flat, lookup
+from netwright.core.graph.values import Held, Table, fixed
+
+
+@dataclass(frozen=True, eq=False)
+class Slice:
+    """Where the units of a group lie in one axis of one held tensor: index (size, k), row u for unit u."""
+
+    parameter: str
+    axis: int
+    index: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """Units that can be removed one by one, each with all that belongs to it.
+
+    name: of the layer that makes the units, with the first unit's position where the layer makes several groups.
+    slices: of the making layer first. exact: removing a unit equals zeroing it; False where a normalisation
+    over the units (layer, group or RMS norm) then runs over those that are left.
+    """
+
+    name: str
+    size: int
+    slices: tuple[Slice, ...]
+    exact: bool = True
+
+    def __repr__(self) -> str:
+        return f"Group({self.name}, {self.size} units, {len(self.slices)} slices)"
+
+
+@dataclass(frozen=True, eq=False)
+class Pattern:
+    """How the units lie in an activation: along `dim`, with the label of each index (n,)."""
+
+    dim: int
+    labels: Tensor
+
+
+@dataclass(eq=False)
+class Analysis:
+    """The labels of a graph, and how its operators see them."""
+
+    graph: Graph
+    classes: Classes = field(default_factory=Classes)
+    inexact: list[Tensor] = field(default_factory=list)
+    unknown_operators: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.table = Table(self.classes)
+        self.values: dict[Node, Any] = {}
+
+    def labels(self, value: Any) -> Tensor:
+        """Labels of an activation; a held tensor becomes one."""
+        return self.table.labels(value) if isinstance(value, Held) else value
+
+    def content(self, held: Held) -> Tensor:
+        """The numbers in a held tensor (look-up tables)."""
+        for table in (self.graph.parameters, self.graph.buffers, self.graph.constants):
+            if held.name in table:
+                return table[held.name].flatten().cpu()[held.positions()]
+        raise KeyError(held.name)
+
+    def because(self, node: Node, what: str) -> str:
+        return f"'{node.name}' ({node.op}) {what}"
+
+    def unknown(self, node: Node, args: Any, kwargs: dict[str, Any], what: str = "is not known") -> Any:
+        """Whatever touches an operator that we cannot follow keeps its shape."""
+        because = self.because(node, what)
+        self.unknown_operators[node.name] = because
+        for value in flat((*args, *kwargs.values())):
+            if isinstance(value, Held):
+                self.table.refuse(value, because)
+            elif isinstance(value, Tensor):
+                self.classes.fix(value, because)
+        parts = {user.args[1]: user for user in node.users if user.op == "operator.getitem"}
+        if parts and not node.shape:
+            return [fixed(parts[i]) if i in parts else None for i in range(max(parts) + 1)]
+        return fixed(node)
+
+    def rule(self, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        value = self._apply(node, args, kwargs)
+        if isinstance(value, Tensor):
+            assert tuple(value.shape) == node.shape, f"{node}: labels {tuple(value.shape)}"
+        self.values[node] = value
+        return value
+
+    def _apply(self, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        operands = flat((*args, *kwargs.values()))
+        if node.op.startswith(("operator.", "aten.sym_")):
+            if node.op == "operator.getitem":
+                return args[0][args[1]]
+            if node.op == "aten.sym_size.int":
+                return args[0].shape[args[1]]
+            return None if node.target is None else node.target(*args, **kwargs)
+        rule = lookup(node)
+        if rule is None:
+            return self.unknown(node, args, kwargs)
+        if not any(isinstance(v, (Tensor, Held)) for v in operands):
+            return fixed(node)
+        return rule(self, node, args, kwargs)
+
+
+@dataclass(frozen=True, eq=False)
+class Dependencies:
+    """groups: what can be removed. blocked: why not, by parameter. patterns: how units lie in activations.
+
+    units: group name -> label of each unit, as in the patterns.
+    """
+
+    groups: list[Group]
+    blocked: dict[str, str]
+    patterns: dict[Node, Pattern]
+    units: dict[str, Tensor]
+
+
+def groups(graph: Graph) -> list[Group]:
+    """Groups of units of a graph traced at level 'structure', in the order in which the layers run.
+
+    Outputs of the network and its input features are in none. What an unknown operator touches is in none.
+    """
+    return dependencies(graph).groups
+
+
+def dependencies(graph: Graph) -> Dependencies:
+    """The full result of the analysis."""
+    analysis = Analysis(graph)
+    inputs = [torch.tensor(FIXED).expand(node.shape) for node in graph.inputs]
+
+    def hold(node: Node) -> Held:
+        return Held(node.parameter or "", tuple(graph.held(node).shape))
+
+    for value in graph.run(inputs, analysis.rule, hold):
+        if isinstance(value, Held):
+            analysis.table.refuse(value, "it is an output of the network")
+        else:
+            analysis.classes.fix(value, "it makes outputs of the network")
+    _settle(analysis)
+    patterns = {
+        node: pattern
+        for node, value in analysis.values.items()
+        if isinstance(value, Tensor) and (pattern := _pattern(analysis, value)) is not None
+    }
+    return _collect(analysis, patterns)
+
+
+def _settle(analysis: Analysis) -> None:
+    """Merge until every activation's units lie along one dimension and every held tensor agrees."""
+    classes = analysis.classes
+    tensors = [v for v in analysis.values.values() if isinstance(v, Tensor) and v.dim() > 1]
+    tensors += [labels for labels, _ in analysis.table.spread]
+    changed = True
+    while changed:
+        changed = False
+        for labels in tensors:
+            moving = classes.varying(labels)
+            if len(moving) > 1:
+                roots = classes.find(labels)
+                count = {d: len(roots.movedim(d, 0).flatten(1).amax(1).unique()) for d in moving}
+                best = max(moving, key=lambda d: count[d])
+                classes.collapse(labels, [d for d in moving if d != best], "its units overlap")
+                changed = True
+        changed |= analysis.table.settle()
+
+
+def _pattern(analysis: Analysis, labels: Tensor) -> Pattern | None:
+    moving = analysis.classes.varying(labels)
+    if len(moving) != 1:
+        return None
+    roots = analysis.classes.find(labels)
+    others = [d for d in range(labels.dim()) if d != moving[0]]
+    return Pattern(moving[0], roots.amax(others) if others else roots)
+
+
+def _collect(analysis: Analysis, patterns: dict[Node, Pattern]) -> Dependencies:
+    """Classes of slices, gathered to groups of units that lie in the same places."""
+    classes = analysis.classes
+    blocked: dict[str, str] = {}
+    where: dict[int, dict[tuple[str, int], list[int]]] = {}
+    for (name, axis), vector in analysis.table.slices.items():
+        for position, root in enumerate(classes.find(vector).tolist()):
+            if root == FIXED:
+                blocked.setdefault(name, classes.why(int(vector[position]))) if axis == 0 else None
+            elif root != FREE:
+                where.setdefault(root, {}).setdefault((name, axis), []).append(position)
+    seats: dict[int, list[tuple[int, int]]] = {}
+    for number, pattern in enumerate(patterns.values()):
+        present, counts = pattern.labels.unique(return_counts=True)
+        for root, count in zip(present.tolist(), counts.tolist(), strict=True):
+            seats.setdefault(root, []).append((number, count))
+    order = {node.parameter: i for i, node in enumerate(_by_use(analysis.graph))}
+    gathered: dict[Any, list[int]] = {}
+    for root, places in where.items():
+        signature = frozenset((key, len(spots)) for key, spots in places.items())
+        gathered.setdefault((signature, tuple(seats.get(root, ()))), []).append(root)
+    loose = {int(r) for labels in analysis.inexact for r in classes.find(labels).unique()}
+    found: list[Group] = []
+    units: dict[str, Tensor] = {}
+    makers: set[str] = set()
+    for roots in sorted(gathered.values(), key=lambda rs: _rank(where[rs[0]], order)):
+        if len(roots) < 2:
+            continue
+        keys = sorted(where[roots[0]], key=lambda key: (key[1] != 0, order.get(key[0], len(order)), key))
+        roots.sort(key=lambda r: where[r][keys[0]])
+        slices = tuple(Slice(*key, torch.tensor([where[r][key] for r in roots])) for key in keys)
+        maker = keys[0][0].rpartition(".")[0] or keys[0][0]
+        name = f"{maker}[{slices[0].index.min()}]" if maker in makers else maker
+        makers.add(maker)
+        found.append(Group(name, len(roots), slices, exact=not loose & set(roots)))
+        units[name] = torch.tensor(roots)
+    return Dependencies(found, blocked, patterns, units)
+
+
+def _by_use(graph: Graph) -> list[Node]:
+    """Held tensors in the order in which the network first reads them."""
+    used = [source for node in graph.nodes for source in node.inputs if source.op in HELD]
+    return list(dict.fromkeys(used))
+
+
+def _rank(places: dict[tuple[str, int], list[int]], order: dict[str | None, int]) -> tuple[int, int]:
+    """Groups come in the order of their first making layer, units by position."""
+    first = [(order.get(name, len(order)), spots[0]) for (name, axis), spots in places.items() if axis == 0]
+    return min(first, default=(len(order), 0))
