@@ -4,7 +4,7 @@ from torch import nn
 
 from netwright.core.errors import UnknownName
 from netwright.core.split import ArraySplit
-from netwright.core.taps import Taps, leaves_that_run, places, stream
+from netwright.core.taps import Taps, leaves_that_run, places, stream, watching
 
 
 class Twice(nn.Module):
@@ -79,3 +79,15 @@ def test_places_by_kind_and_in_running_order():
     net = Twice()
     assert places(net, nn.Linear) == ["lin", "idle"]
     assert leaves_that_run(net, (torch.randn(1, 4),)) == ["lin", "lstm"]
+
+
+def test_watching_sees_every_output_once_and_keeps_none():
+    net, x = Twice(), torch.randn(2, 4)
+    seen = []
+    with watching(net, ["lin", "lstm", "idle"], lambda place, value: seen.append((place, value.shape))):
+        net(x)
+    assert seen == [("lin", (2, 4)), ("lin", (2, 4)), ("lstm", (2, 1, 3))]
+    net(x)
+    assert len(seen) == 3
+    with pytest.raises(UnknownName), watching(net, ["nosuch"], lambda *_: None):
+        pass

@@ -7,6 +7,7 @@ LSTM's, the first tensor). A module that runs several times in one pass gives se
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -110,6 +111,36 @@ class Taps:
 
     def clear(self) -> None:
         self._records.clear()
+
+
+@contextmanager
+def watching(
+    network: nn.Module, where: Sequence[str], observe: Callable[[str, Tensor], None]
+) -> Iterator[None]:
+    """Show each place's output to `observe(place, output)` the moment it is made, and keep nothing.
+
+    For reductions over many large activations: the output is still in the processor's cache, and no batch of
+    activations is held. Nothing is detached and nothing can be replaced; Taps does both.
+    """
+    modules = dict(network.named_modules())
+    for name in where:
+        if name not in modules:
+            raise UnknownName("place in the network", name, modules)
+
+    def hook(name: str) -> Callable[[nn.Module, Any, Any], None]:
+        def show(_module: nn.Module, _args: Any, output: Any) -> None:
+            value = output[0] if isinstance(output, (tuple, list)) and output else output
+            if isinstance(value, Tensor):
+                observe(name, value)
+
+        return show
+
+    handles = [modules[name].register_forward_hook(hook(name)) for name in where]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def stream(
