@@ -21,7 +21,7 @@ from netwright.core.errors import BadInput, NetwrightError, NotApplicable
 from netwright.core.graph.trace import trace
 from netwright.core.latency import onnx_feed, onnx_session
 from netwright.core.network import clone
-from netwright.core.quiet import quiet
+from netwright.core.quiet import quiet, silent
 
 OPSET = 20
 METADATA = "netwright"
@@ -178,15 +178,15 @@ def _onnx_bytes(
     given = _names("input", len(inputs))
     axes = {name: {0: "batch"} for name in given + outputs} if dynamic else None
     buffer: Any = io.BytesIO()
-    with quiet(), torch.no_grad():
-        if program is not None:
+    if program is not None:
+        with quiet(), torch.no_grad():
             made: Any = torch.onnx.export(
                 program, (), dynamo=True, opset_version=OPSET, verbose=False, input_names=given,
                 output_names=outputs, custom_translation_table=dict(_TRANSLATIONS) or None,
             )  # fmt: skip
             made.save(buffer, external_data=False)
-        else:
-            torch._C._jit_set_onnx_log_enabled(False)  # it prints its graph past Python when it fails
+    else:
+        with silent(), torch.no_grad():
             torch.onnx.export(
                 subject, inputs, buffer, dynamo=False, opset_version=OPSET, dynamic_axes=axes,
                 input_names=given, output_names=outputs,
