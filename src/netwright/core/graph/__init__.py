@@ -2,6 +2,7 @@
 
 from netwright.core.graph.groups import Group, Slice, dependencies, groups
 from netwright.core.graph.ir import Graph, Node
+from netwright.core.graph.prune import mask, prune, reorder
 from netwright.core.graph.trace import trace
 
-__all__ = ["Graph", "Group", "Node", "Slice", "dependencies", "groups", "trace"]
+__all__ = ["Graph", "Group", "Node", "Slice", "dependencies", "groups", "mask", "prune", "reorder", "trace"]

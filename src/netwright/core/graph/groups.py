@@ -125,6 +125,7 @@ class Dependencies:
     units: group name -> label of each unit, as in the patterns.
     """
 
+    graph: Graph
     groups: list[Group]
     blocked: dict[str, str]
     patterns: dict[Node, Pattern]
@@ -177,6 +178,8 @@ def _settle(analysis: Analysis) -> None:
                 best = max(moving, key=lambda d: count[d])
                 classes.collapse(labels, [d for d in moving if d != best], "its units overlap")
                 changed = True
+            elif not moving and labels.numel() > 1:
+                changed |= classes.fix(labels, "all of an activation would go at once")
         changed |= analysis.table.settle()
 
 
@@ -225,7 +228,7 @@ def _collect(analysis: Analysis, patterns: dict[Node, Pattern]) -> Dependencies:
         makers.add(maker)
         found.append(Group(name, len(roots), slices, exact=not loose & set(roots)))
         units[name] = torch.tensor(roots)
-    return Dependencies(found, blocked, patterns, units)
+    return Dependencies(analysis.graph, found, blocked, patterns, units)
 
 
 def _by_use(graph: Graph) -> list[Node]:
