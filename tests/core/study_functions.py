@@ -158,7 +158,7 @@ def program(folder: str, count: str, seconds: str) -> None:
     try:
         rows = study.run(
             trials, dwell, float(seconds), str(pids), torch.randn(100),
-            on_row=lambda row: print(row["label"], flush=True),
+            progress=lambda label, news: print(label, flush=True),
         )  # fmt: skip
     except KeyboardInterrupt:
         print(f"stopped after {len(study.rows)} of {count} trials", flush=True)

@@ -8,6 +8,7 @@ import torch
 from tests.core import study_functions
 from torch import nn
 
+from netwright.core import progress
 from netwright.core.errors import BadInput
 from netwright.core.processes import Processes
 from netwright.core.study import Limits, Outcome, Study, Trial
@@ -46,19 +47,33 @@ def test_what_is_done_is_not_done_again(study, network):
     data = torch.randn(6, 4)
     study.run(FACTORS[:2], study_functions.learn, network, data)
     seen = []
-    rows = study.run(FACTORS, study_functions.learn, network, data + 1, on_row=seen.append)
-    assert [r["label"] for r in seen] == ["learn (factor 3.0)"]
-    assert rows[1]["mean"] == pytest.approx(2 * 0 + study.network(rows[1]["key"])(data).mean().item())
+    rows = study.run(
+        FACTORS, study_functions.learn, network, data + 1, progress=lambda *news: seen.append(news)
+    )
+    assert {label for label, _ in seen} == {"learn (factor 3.0)"}
+    assert seen[-1][1] == rows[2]
+    assert rows[1]["mean"] == pytest.approx(study.network(rows[1]["key"])(data).mean().item())
     assert study.run(FACTORS, study_functions.do_exit) == rows
 
 
-def test_progress_carries_the_label(study, network):
-    heard = []
-    study.run(FACTORS[:2], study_functions.learn, network, torch.randn(6, 4), progress=heard.append)
-    assert (0.5, 2, "learn (factor 0.0): scaled") in heard
-    assert (1.5, 2, "learn (factor 2.0): scaled") in heard
-    assert heard[-1] == (2, 2, "learn (factor 2.0): done")
-    assert [p.done for p in heard] == sorted(p.done for p in heard)
+def test_progress_is_heard_of_each_trial_and_of_the_study(study, network):
+    heard, overall = [], []
+    with progress.listen(overall.append):
+        rows = study.run(
+            FACTORS[:2], study_functions.learn, network, torch.randn(6, 4),
+            progress=lambda *news: heard.append(news),
+        )  # fmt: skip
+    first, second = (t.label for t in FACTORS[:2])
+    assert heard == [
+        (first, (1, 2, "scaled")),
+        (first, rows[0]),
+        (second, (1, 2, "scaled")),
+        (second, rows[1]),
+    ]
+    assert overall == [
+        (0.5, 2, f"{first}: scaled"), (1, 2, f"{first}: done"), (1.5, 2, f"{second}: scaled"),
+        (2, 2, f"{second}: done"),
+    ]  # fmt: skip
 
 
 def test_functions_and_classes_made_on_the_spot(study):

@@ -54,11 +54,11 @@ def check_complete(folder, count=COUNT):
     assert sorted(p.name for p in study.folder.iterdir()) == sorted(r["key"] for r in study.rows)
 
 
-def kill_at_random(folder, kills, rng, longest):
+def kill_at_random(folder, kills, rng, longest, count=COUNT):
     """Kill the study's process group so often, then let it end; each time all that was on record stays."""
     kept = {}
     for _ in range(kills):
-        process = start(folder)
+        process = start(folder, count)
         wait_for(process, "ready")
         time.sleep(rng.uniform(0, longest))
         os.killpg(process.pid, signal.SIGKILL)
@@ -67,20 +67,20 @@ def kill_at_random(folder, kills, rng, longest):
         now = finished(folder)
         assert kept.items() <= now.items(), "a row was lost or written again"
         kept = now
-    output, _ = start(folder).communicate(timeout=120)
-    assert output.splitlines()[-1] == f"complete: {COUNT}"
+    assert len(kept) < count, "the last kill came too late to tell anything"
+    output, _ = start(folder, count).communicate(timeout=120)
+    assert output.splitlines()[-1] == f"complete: {count}"
     assert kept.items() <= finished(folder).items()
+    check_complete(folder, count)
 
 
 def test_kill_nine_of_the_group_at_random_moments(tmp_path):
-    kill_at_random(tmp_path, 4, random.Random(1), longest=4.0)
-    check_complete(tmp_path)
+    kill_at_random(tmp_path, 4, random.Random(1), longest=4.0, count=20)
 
 
 @pytest.mark.slow
 def test_kill_nine_twenty_times(tmp_path):
-    kill_at_random(tmp_path, 20, random.Random(2), longest=5.0)
-    check_complete(tmp_path)
+    kill_at_random(tmp_path, 20, random.Random(2), longest=4.0, count=150)
 
 
 def test_interrupted_keeps_what_was_finished_and_goes_on(tmp_path):

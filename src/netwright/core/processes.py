@@ -50,6 +50,14 @@ class Session(Protocol):
 class Runner(Protocol):
     """Where trials run."""
 
+    def warm(self) -> None:
+        """Start what takes long to start; may be called early, while the caller has something else to do."""
+        ...
+
+    def slots(self) -> int:
+        """How many trials to keep under way where nobody says."""
+        ...
+
     def session(self, parcel: Path, limits: Limits, jobs: int) -> contextlib.AbstractContextManager[Session]:
         """parcel: packed (function, shared). jobs: how many trials the study will keep under way at once.
         Whatever runs when the context closes is ended."""
@@ -57,13 +65,16 @@ class Runner(Protocol):
 
 
 class Processes:
-    """Runner: a process per trial on this machine."""
+    """Runner: a process per trial on this machine, one at a time unless told otherwise."""
 
     def warm(self) -> None:
-        """Start the fork server, which loads torch while the caller goes on with something else."""
+        """Start the fork server, which loads torch on its own, and return at once."""
         with _main_hidden():
             _context.set_forkserver_preload(_PRELOAD)
             multiprocessing.forkserver.ensure_running()  # type: ignore[attr-defined]
+
+    def slots(self) -> int:
+        return 1
 
     @contextmanager
     def session(self, parcel: Path, limits: Limits, jobs: int) -> Iterator[Session]:

@@ -21,7 +21,8 @@ from torch import nn
 
 from netwright.core import artefact, progress
 from netwright.core.errors import BadInput
-from netwright.core.processes import Processes, Runner
+from netwright.core.processes import Processes, Runner, Session
+from netwright.core.progress import Progress
 from netwright.core.record import Record
 from netwright.core.trial import Ended, Limits, Outcome, Trial
 from netwright.core.worker import NETWORK
@@ -29,6 +30,7 @@ from netwright.core.worker import NETWORK
 __all__ = ["Limits", "Outcome", "Study", "Trial", "best", "pareto"]
 
 Row = dict[str, Any]
+Listener = Callable[[str, Progress | Row], None]
 
 
 class Study:
@@ -50,17 +52,18 @@ class Study:
         function: Callable[..., Outcome],
         *shared: Any,
         limits: Limits = Limits(),  # noqa: B008  frozen
-        jobs: int = 1,
-        progress: progress.Listener | None = None,
-        on_row: Callable[[Row], None] | None = None,
+        jobs: int | None = None,
+        progress: Listener | None = None,
         runner: Runner | None = None,
     ) -> list[Row]:
         """Run the trials that have no row yet; return the rows of all of them, in their order.
 
         shared: handed to every trial; written once to a file that the workers map, so that it takes memory
         once, and copied on write, so that no trial can spoil it for the others.
-        jobs: trials under way at once. progress: hears all of them, each note with its trial's label.
-        on_row: called with each row as it is written. runner: `Processes()` by default.
+        jobs: trials under way at once, default what the runner says. runner: where they run, `Processes()` (one
+        at a time) by default, or `Ray(address)` of core/cluster.py.
+        progress: called with a trial's label and its news: a Progress while it runs, its row when it has ended.
+        Listeners of core.progress hear how far the study is.
         A trial that raises, crashes, hangs or takes too much memory is a row that says so. KeyboardInterrupt
         ends the workers, keeps the finished rows and goes on up.
         """
@@ -71,11 +74,13 @@ class Study:
             left = [(place, trial) for place, trial in enumerate(trials) if trial.key not in kept]
             if left:
                 runner = runner or Processes()
+                runner.warm()
+                jobs = jobs or runner.slots()
                 with (
                     self._parcel(function, shared) as parcel,
                     runner.session(parcel, limits, jobs) as session,
                 ):
-                    _Run(self, session, len(trials), jobs, progress, on_row).go(left)
+                    _Run(self, session, len(trials), jobs, progress).go(left)
         by_key = {row["key"]: row for row in self.rows}
         return [by_key[trial.key] for trial in trials]
 
@@ -171,11 +176,9 @@ class _Run:
     """One go at the trials that are left."""
 
     def __init__(
-        self, study: Study, session: Any, total: int, jobs: int,
-        listener: progress.Listener | None, on_row: Callable[[Row], None] | None,
-    ) -> None:  # fmt: skip
-        self.study, self.session, self.total, self.jobs = study, session, total, jobs
-        self.listener, self.on_row = listener, on_row
+        self, study: Study, session: Session, total: int, jobs: int, listener: Listener | None
+    ) -> None:
+        self.study, self.session, self.total, self.jobs, self.listener = study, session, total, jobs, listener
         self.running: dict[str, Trial] = {}
         self.shares: dict[str, float] = {}
 
@@ -190,9 +193,7 @@ class _Run:
                     finished += 1
                     self._end(key, event, finished)
                 else:
-                    self.shares[key] = min(1.0, event.done / event.total) if event.total else 0.0
-                    note = f"{self.running[key].label}: {event.note}"
-                    self._tell(finished + sum(self.shares.values()), note)
+                    self._hear(key, event, finished)
 
     def _start(self, place: int, trial: Trial) -> None:
         folder = self._folder(trial.key)
@@ -205,18 +206,19 @@ class _Run:
         self.study._store(key, ended, self._folder(key))
         trial = self.running.pop(key)
         self.shares.pop(key, None)
-        self._tell(finished + sum(self.shares.values()), f"{trial.label}: {ended.status}")
-        if self.on_row is not None:
-            self.on_row(self.study.row(key))
+        progress.step(finished + sum(self.shares.values()), self.total, f"{trial.label}: {ended.status}")
+        if self.listener is not None:
+            self.listener(trial.label, self.study.row(key))
+
+    def _hear(self, key: str, news: Progress, finished: int) -> None:
+        label = self.running[key].label
+        self.shares[key] = min(1.0, news.done / news.total) if news.total else 0.0
+        progress.step(finished + sum(self.shares.values()), self.total, f"{label}: {news.note}")
+        if self.listener is not None:
+            self.listener(label, news)
 
     def _folder(self, key: str) -> Path:
         return self.study.folder / ".running" / key
-
-    def _tell(self, done: float, note: str) -> None:
-        if self.listener is not None:
-            self.listener(progress.Progress(done, self.total, note))
-        else:
-            progress.step(done, self.total, note)
 
 
 def _refuse_twins(trials: Sequence[Trial]) -> None:
