@@ -1,0 +1,154 @@
+"""A folder that Hugging Face `datasets` saved (`save_to_disk`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from netwright.core.errors import BadInput, MissingExtra, UnknownName
+from netwright.core.task import Kind, Task
+from netwright.data.archive import Member
+from netwright.data.finish import finish
+from netwright.data.pictures import task_of_pictures
+from netwright.data.targets import encode, kind_of
+
+_USUAL = ("label", "labels", "target", "class", "y", "fine_label")
+_ROLES = {"train": "train", "validation": "val", "val": "val", "dev": "val", "test": "test"}
+
+
+def load(
+    path: Path,
+    seed: int = 0,
+    limit: int | None = None,
+    target: str | None = None,
+    size: int | str | tuple[int, int] | None = None,
+    channels: int | None = None,
+    kind: Kind | None = None,
+) -> Task:
+    """Images or numeric columns. Splits train, validation and test are honoured; missing ones are divided off.
+
+    target: the column to predict (default: label or the like). Images become (C, H, W) uint8 as in an image
+    folder; numeric columns become (F,) or, if there is one only, whatever shape it has.
+    """
+    parts = _open(path)
+    train = parts["train"]
+    column = _target(path, train, target)
+    others = [name for name in train.column_names if name != column]
+    images = [n for n in others if type(train.features[n]).__name__ == "Image"]
+    if images:
+        if kind not in (None, "classification"):
+            raise BadInput(f"{path}: image data is read for classification, not for {kind}")
+        names = _class_names(path, train, column)
+        task = task_of_pictures(
+            str(path), path.name, lambda: _pictures(parts, images[0], column, names, path), seed, limit,
+            size, channels, tuple(f"{i:06d}" for i in range(len(names))),
+        )  # fmt: skip
+        return replace(task, classes=tuple(map(str, names)))
+    given = {role: (_inputs(path, part, others), _column(part, column)) for role, part in parts.items()}
+    chosen = kind or kind_of(given["train"][1])
+    targets, classes = encode({r: y for r, (_, y) in given.items()}, chosen, path.name)
+    classes = tuple(getattr(train.features[column], "names", None) or classes)
+    pairs = {role: (given[role][0], targets[role]) for role in given}
+    task = Task.from_arrays(
+        *pairs["train"], val=pairs.get("val"), test=pairs.get("test"), name=path.name, kind=chosen,
+        classes=classes, seed=seed,
+    )  # fmt: skip
+    return finish(task, seed, limit, None)
+
+
+def _open(path: Path) -> dict[str, Any]:
+    """Data sets by role."""
+    try:
+        from datasets import DatasetDict, load_from_disk
+    except ImportError:
+        raise MissingExtra("datasets", "huggingface", "reading a Hugging Face folder") from None
+    try:
+        held = load_from_disk(str(path))
+    except Exception as error:  # damaged JSON, Arrow and missing files each raise their own kind
+        reason = str(error).strip().splitlines()
+        raise BadInput(
+            f"{path} is no complete Hugging Face folder ({reason[0] if reason else error!r})"
+        ) from error
+    if not isinstance(held, DatasetDict):
+        parts = {"train": held}
+    else:
+        parts = {_ROLES[name]: part for name, part in held.items() if name in _ROLES}
+        if "train" not in parts:
+            raise BadInput(f"{path} has no split named train; it has {', '.join(map(str, held))}")
+    for role, part in parts.items():
+        if len(part) == 0:
+            raise BadInput(f"{path}: the {role} split is empty")
+    return parts
+
+
+def _target(path: Path, train: Any, target: str | None) -> str:
+    columns = train.column_names
+    if target is not None:
+        if target not in columns:
+            raise UnknownName("column", target, columns)
+        return target
+    usual = [name for name in columns if name.lower() in _USUAL]
+    if len(usual) != 1:
+        raise BadInput(f"{path}: which column is the target? Say target=NAME. It has {', '.join(columns)}")
+    return usual[0]
+
+
+def _column(part: Any, name: str) -> np.ndarray:
+    return np.asarray(part.with_format("numpy")[name][:])
+
+
+def _inputs(path: Path, part: Any, names: list[str]) -> np.ndarray:
+    """(N, F) of the numeric columns, or (N, ...) of the only column."""
+    arrays = []
+    for name in names:
+        values = _column(part, name)
+        if values.dtype.kind not in "buif":
+            raise BadInput(
+                f"{path}: column '{name}' holds {part.features[name]}, which cannot be fed to a network as it "
+                "is; tokenise it, or remove it (`remove_columns`)"
+            )
+        arrays.append(values)
+    if not arrays:
+        raise BadInput(f"{path} has no column beside the target")
+    if len(arrays) == 1 and arrays[0].ndim > 1:
+        return arrays[0]
+    for name, values in zip(names, arrays, strict=True):
+        if values.ndim != 1:
+            raise BadInput(
+                f"{path}: column '{name}' has shape {values.shape[1:]}; keep it alone, or flatten it"
+            )
+    return np.stack(arrays, 1)
+
+
+def _class_names(path: Path, train: Any, column: str) -> list[Any]:
+    """The classes in the order of their labels: a ClassLabel's own names, else the values that occur."""
+    names = getattr(train.features[column], "names", None)
+    if names is not None:
+        return list(names)
+    values = set(train[column])
+    if any(isinstance(v, float) for v in values):
+        raise BadInput(f"{path}: column '{column}' holds fractions; images are read for classification")
+    return sorted(values)
+
+
+def _pictures(
+    parts: dict[str, Any], image: str, column: str, names: list[Any], what: Path
+) -> Iterator[Member]:
+    """Each image as if it lay in <split>/<number of the class>/<number>.png."""
+    from datasets import Image
+
+    for role, part in parts.items():
+        numbered = getattr(part.features[column], "names", None) is not None
+        stamp = int(part._fingerprint, 16)
+        for i, row in enumerate(part.cast_column(image, Image(decode=False))):
+            label = row[column]
+            if not numbered and label not in names:
+                raise BadInput(f"{what}: the class '{label}' occurs in {role} but not in the training split")
+            data, place = row[image]["bytes"], row[image]["path"]
+            raw = data if data is not None else Path(place).read_bytes()
+            number = label if numbered else names.index(label)
+            yield Member(f"{role}/{number:06d}/{i:09d}.png", len(raw), stamp, lambda raw=raw: raw)

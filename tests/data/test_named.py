@@ -1,0 +1,111 @@
+"""Data sets by name: splits, normalisation, errors; the real files where they are at hand."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from netwright.core.errors import BadInput
+from netwright.data import listing, names, task
+from netwright.data.division import divide
+
+
+def all_inputs(split) -> torch.Tensor:
+    return torch.cat([x for x, _ in split.batches(1000)])
+
+
+def test_digits_needs_nothing_and_is_divided_by_class():
+    held = task("digits")
+    assert (len(held.train), len(held.val), len(held.test)) == (1079, 359, 359)
+    assert held.input_shape == (1, 8, 8)
+    assert held.outputs == 10
+    assert held.meaning == "image"
+    for split in (held.train, held.val, held.test):
+        counts = torch.bincount(split.targets, minlength=10).double()
+        assert counts.max() / counts.min() < 1.1
+    x = all_inputs(held.train)
+    assert abs(x.mean()) < 0.01
+    assert abs(x.std() - 1) < 0.01
+
+
+def test_no_example_is_in_two_splits():
+    held = task("digits", seed=3)
+    rows = torch.cat([s.inputs[0].flatten(1) for s in (held.train, held.val, held.test)])
+    assert len(rows) == 1797
+    again = task("digits", seed=3)
+    assert torch.equal(again.train.inputs[0], held.train.inputs[0])
+    assert not torch.equal(task("digits", seed=4).train.inputs[0], held.train.inputs[0])
+
+
+def test_a_limit_takes_training_examples_only_and_smaller_is_inside_larger():
+    y = torch.arange(1000) % 7
+    train, val = divide(y, 0, 0.1)
+    large, val_large = divide(y, 0, 0.1, 300)
+    small, _ = divide(y, 0, 0.1, 100)
+    assert torch.equal(val, val_large)
+    assert len(large) == 300
+    assert len(small) == 100
+    assert set(small.tolist()) < set(large.tolist()) < set(train.tolist())
+    assert len(task("digits", limit="50").train) == 50
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("digitz", {}, "no task named 'digitz'. Did you mean 'digits'? `netwright data` lists them; a path"),
+        ("somewhere/mine.npz", {}, "somewhere/mine.npz: no such file"),
+        ("digits", {"limti": 3}, "Did you mean 'limit'"),
+        ("digits", {"limit": 0}, "limit must be at least 1"),
+        ("digits", {"limit": "many"}, "limit must be a number"),
+    ],
+)
+def test_bad_use_is_one_line(name, options, message):
+    with pytest.raises(BadInput) as error:
+        task(name, **options)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_set_that_is_not_at_hand_says_how_to_get_it(monkeypatch):
+    monkeypatch.delenv("NETWRIGHT_DATA", raising=False)
+    with pytest.raises(BadInput, match="netwright data get mnist"):
+        task("mnist")
+    rows = {row["name"]: row for row in listing()}
+    assert rows["digits"]["at hand"] == "yes"
+    assert rows["mnist"]["at hand"] == "netwright data get mnist"
+
+
+def test_the_list_is_quick_because_it_imports_no_torch():
+    code = "import sys; from netwright.data import listing; listing(); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+    assert names()[0] == "digits"
+
+
+@pytest.mark.parametrize(("name", "folder"), [("mnist", "mnist"), ("fashion-mnist", "fashion_mnist")])
+def test_the_mnist_family(name, folder, needs_data):
+    needs_data(folder)
+    held = task(name, limit=2000)
+    assert len(held.train) == 2000
+    assert len(held.test) == 10_000
+    assert len(held.val) in (5999, 6000)
+    x = all_inputs(held.train)
+    assert x.shape == (2000, 1, 28, 28)
+    assert abs(x.mean()) < 0.05
+    assert abs(x.std() - 1) < 0.05
+    assert held.train.inputs[0].dtype == torch.uint8
+
+
+@pytest.mark.data("sentence_classification")
+def test_sst2_is_words_with_the_official_splits():
+    held = task("sst2")
+    assert (len(held.train), len(held.val)) == (6920, 872)
+    assert held.input_shape == (48,)
+    x = held.train.inputs[0]
+    assert x.dtype == torch.int64
+    assert int(x.max()) < 8192
+    assert int(x.min()) == 0
+    assert (held.val.inputs[0] == 1).float().mean() < 0.06  # few unknown words
+    assert "of 1,821" in held.note or len(held.test) == 1821
