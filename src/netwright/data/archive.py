@@ -49,7 +49,8 @@ def _readable(path: Path) -> Iterator[None]:
     try:
         yield
     except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError) as error:
-        raise BadInput(f"{path} is truncated or no zip or tar archive ({error})") from error
+        reason = (str(error).splitlines() or [""])[0]
+        raise BadInput(f"{path} is truncated or no zip or tar archive ({reason})") from error
     except OSError as error:
         raise BadInput(f"{path} cannot be read ({error})") from error
 
