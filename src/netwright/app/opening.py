@@ -48,13 +48,14 @@ def open_subject(
     trust_pickle: bool = False,
 ) -> Subject:
     """Load or train the network, open the task, check that they fit, find out who normalises."""
-    from netwright.core.load import check_fits, input_shapes, load
     from netwright.data import task as open_task
 
     options = dict(task_options or {})
     network: nn.Module | None = None
     name = ""
     if model is not None:
+        from netwright.core.load import check_fits, input_shapes, load
+
         network = load(model, state=state, trust_pickle=trust_pickle)
         name = Path(model).stem if isinstance(model, str) else type(model).__name__
         shapes = input_shapes(network)

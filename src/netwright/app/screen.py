@@ -29,6 +29,19 @@ class View:
     def show(self, thing: Any) -> None:
         self.console.print(thing)
 
+    def table(self, rows: list[dict[str, Any]]) -> None:
+        """Rows of like dictionaries; columns in the order of their first appearance."""
+        from rich.table import Table
+
+        table = Table(box=None, pad_edge=False)
+        names = list(dict.fromkeys(name for row in rows for name in row))
+        for name in names:
+            table.add_column(name, overflow="fold")
+        for row in rows:
+            cells = (row.get(name, "") for name in names)
+            table.add_row(*(f"{c:.4g}" if isinstance(c, float) else str(c) for c in cells))
+        self.console.print(table)
+
     @contextmanager
     def working(self, what: str) -> Iterator[Listener]:
         """A bar for one long step; the listener it gives takes `core.progress` steps."""

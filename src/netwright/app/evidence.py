@@ -1,0 +1,125 @@
+"""What the report shows beyond figures: reliability, layers that changed, heat maps, the table of trials."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from netwright.app.choose import Choice
+from netwright.app.opening import Subject
+from netwright.app.report import data_uri, percent, size_text
+from netwright.core import catalogue
+from netwright.core.errors import NotApplicable
+from netwright.core.metrics import Reliability, reliability, top_label
+from netwright.core.network import as_tuple
+from netwright.core.task import Task
+
+PICTURES = 6
+
+
+def reliabilities(
+    tested: dict[str, tuple[Tensor, Tensor]], task: Task
+) -> tuple[Reliability, Reliability] | None:
+    """Reliability on the test split, before and after; classifiers only."""
+    if task.kind != "classification":
+        return None
+    both = [
+        reliability(*top_label(outputs.double().softmax(1), targets)) for outputs, targets in tested.values()
+    ]
+    return both[0], both[1]
+
+
+def layers(before: nn.Module, after: nn.Module) -> list[dict[str, str]]:
+    """Tensors whose shape or type differs, by name; a calibration layer wraps the network, so names are matched
+    by their endings."""
+    old, new = before.state_dict(), after.state_dict()
+    rows = []
+    for name, a in old.items():
+        match = next((k for k in new if k == name or k.endswith(f".{name}")), None)
+        if match is None:
+            rows.append({"name": name, "before": shape_text(a), "after": "in another form", "kept": ""})
+            continue
+        b = new[match]
+        if a.shape != b.shape or a.dtype != b.dtype:
+            kept = f"{100 * b.numel() / max(1, a.numel()):.0f} %"
+            rows.append({"name": name, "before": shape_text(a), "after": shape_text(b), "kept": kept})
+    return rows
+
+
+def shape_text(tensor: Tensor) -> str:
+    return f"{' x '.join(map(str, tensor.shape)) or 'scalar'} {str(tensor.dtype).removeprefix('torch.')}"
+
+
+def heat_maps(before: nn.Module, after: nn.Module, task: Task) -> tuple[list[dict[str, str]], str]:
+    """The same pictures explained before and after, or why not."""
+    if task.meaning != "image" or task.kind != "classification":
+        return [], ""
+    inputs, targets = next(iter(task.test.batches(PICTURES)))
+    names = task.classes
+    try:
+        method = catalogue.method("grad-cam").build(steps=0)
+        seen = [method(network, inputs, targets) for network in (before, after)]
+    except NotApplicable:
+        return [], ""
+    with torch.no_grad():
+        guesses = [network(*as_tuple(inputs)).argmax(1) for network in (before, after)]
+    pictures = as_tuple(inputs)[0]
+    maps = []
+    for i in range(len(pictures)):
+        maps.append({
+            "image": data_uri(png(pictures[i], torch.zeros_like(seen[0].attribution[i]))),
+            "before": data_uri(png(pictures[i], seen[0].attribution[i])),
+            "after": data_uri(png(pictures[i], seen[1].attribution[i])),
+            "caption": f"{names[targets[i]]}: before {names[guesses[0][i]]}, after {names[guesses[1][i]]}",
+        })  # fmt: skip
+    line = "Grad-CAM for the true class at the last convolution: the test picture, the network before, and after."
+    return maps, line
+
+
+def png(picture: Tensor, heat: Tensor) -> bytes:
+    """A picture (C, H, W) under a heat map (H, W), enlarged to be looked at."""
+    from PIL import Image
+
+    from netwright.explain.overlay import overlay
+
+    image = Image.fromarray(overlay(picture, heat))
+    scale = max(1, 112 // max(image.size))
+    buffer = io.BytesIO()
+    image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def notes(subject: Subject, machine: dict[str, Any]) -> list[str]:
+    """What a reader should know before comparing with other machines."""
+    said = [subject.note[0].upper() + subject.note[1:] + "."] if subject.note else []
+    if not any("VNNI" in s or "AMX" in s for s in machine["instruction_sets"]):
+        said.append(
+            "This processor has no instructions for 8-bit products (VNNI), so int8 networks are smaller here, but "
+            "seldom faster; on one that has them, the same command can come to another choice."
+        )
+    return said
+
+
+def trial_table(rows: list[dict[str, Any]], choice: Choice, metric: str) -> Any:
+    """The candidates for the terminal: the chosen one starred, the others with the reason why not."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column("")
+    table.add_column("candidate", max_width=40)
+    for name in (metric, "ms", "faster", "size"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("", style="dim", overflow="fold")
+    for row in sorted(rows, key=lambda r: (r["status"] != "done", r.get("onnx_latency_ms", 0.0))):
+        star = "★" if choice.row is not None and row["key"] == choice.row["key"] else ""
+        cells = ["", "", "", ""]
+        if row["status"] == "done":
+            cells = [
+                percent(row.get(metric)), f"{row.get('onnx_latency_ms', float('nan')):.3f}",
+                f"{row.get('faster', float('nan')):.2f}x", size_text(row["bytes"]),
+            ]  # fmt: skip
+        table.add_row(star, row["label"], *cells, choice.why.get(row["key"], ""))
+    return table

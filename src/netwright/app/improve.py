@@ -1,0 +1,357 @@
+"""The main job: measure a network, try methods side by side, apply the winner, calibrate, export, report."""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from netwright.app import evidence, plan, report
+from netwright.app.choose import Choice, choose
+from netwright.app.compare import limits_for, open_runner
+from netwright.app.opening import Subject, describe, open_subject
+from netwright.app.screen import View
+from netwright.app.timing import time_candidates
+from netwright.app.trials import ORIGINAL, original_trial, run_trial
+from netwright.core import catalogue
+from netwright.core.budget import Budget, Target, parse_seconds
+from netwright.core.checkpoint import atomic
+from netwright.core.cost import cost, latency
+from netwright.core.errors import BadInput, NotApplicable
+from netwright.core.export import export
+from netwright.core.machine import instruction_sets, processor_name
+from netwright.core.metrics import outputs_of, score
+from netwright.core.network import fingerprint
+from netwright.core.processes import Runner
+from netwright.core.study import Study, Trial
+from netwright.core.task import Task
+
+Row = dict[str, Any]
+
+
+@dataclass
+class Result:
+    """What came of it. `network` is the improved one; `folder` holds the files."""
+
+    network: nn.Module
+    task: Task
+    met: bool
+    sentence: str
+    method: str
+    before: dict[str, Any]
+    after: dict[str, Any]
+    folder: Path
+    trials: list[Row]
+    document: dict[str, Any] = field(repr=False, default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of result.json."""
+        return self.document
+
+
+def improve(
+    model: nn.Module | str | None = None,
+    task: Task | str = "digits",
+    *,
+    faster: float | None = None,
+    smaller: float | None = None,
+    max_drop: float | None = None,
+    budget: str | float = "5m",
+    methods: Sequence[str] | None = None,
+    seed: int = 0,
+    out: str | Path = "netwright-out",
+    quiet: bool = True,
+) -> Result:
+    """`netwright improve` for Python: any module, any Task (such as `Task.from_loaders`).
+
+    faster, smaller: factors over the given network; max_drop: fraction of the primary metric that may be lost;
+    without any of the three, 2 times faster at most 0.01 below. budget: seconds, or text such as '5m'.
+    """
+    target = Target(faster, smaller, max_drop)
+    seconds = parse_seconds(budget) if isinstance(budget, str) else float(budget)
+    return run(
+        model, task, target if target != Target() else Target(2.0, None, 0.01), seconds=seconds, methods=methods,
+        seed=seed, out=Path(out), view=View(quiet),
+    )  # fmt: skip
+
+
+def run(
+    model: nn.Module | str | None,
+    task: Task | str,
+    target: Target,
+    *,
+    seconds: float,
+    methods: Sequence[str] | None,
+    seed: int,
+    out: Path,
+    view: View,
+    task_options: dict[str, Any] | None = None,
+    state: Path | None = None,
+    trust_pickle: bool = False,
+    ray: str | None = None,
+) -> Result:
+    """The whole story; `improve` and the command line call this."""
+    began = time.monotonic()
+    for slug in methods or ():
+        catalogue.method(slug)
+    subject = open_subject(
+        model, task, seed, out, view, task_options=task_options, state=state, trust_pickle=trust_pickle
+    )
+    runner = open_runner(f"ray:{ray}" if ray else "processes")
+    job = _Job(subject, target, Budget(seconds=seconds, target=target), methods, seed, out, view, runner)
+    job.task_name, job.task_options = str(task) if isinstance(task, str) else "", task_options or {}
+    return job.go(began)
+
+
+class _Job:
+    """One improvement: what its steps share."""
+
+    task_name = ""
+    task_options: dict[str, Any]
+
+    def __init__(
+        self, subject: Subject, target: Target, budget: Budget, methods: Sequence[str] | None, seed: int,
+        out: Path, view: View, runner: Runner,
+    ) -> None:  # fmt: skip
+        self.subject, self.task, self.network = subject, subject.task, subject.network
+        self.target, self.budget, self.methods, self.seed = target, budget, methods, seed
+        self.out, self.view, self.runner = out, view, runner
+        self.metric = subject.task.primary
+
+    def go(self, began: float) -> Result:
+        view = self.view
+        view.say(f"Netwright improves a network: {describe(self.subject)}")
+        asked = report.asked(self.target)
+        view.say(f"asked: {asked}, within {self.budget.seconds:.0f} s\n")
+        self.runner.warm()
+        example = self._raw_example(2)
+        export(self.network, example, self.out / "original.onnx", self.task.normalise)
+        study = Study(self.out / "study.db", self._question())
+        original, rows = self._try(study)
+        choice = choose(rows, original, self.target, self.metric, len(self.task.val))
+        if choice.row is None:
+            reasons = "; ".join(f"{r['label']}: {r['reason']}" for r in rows)
+            raise BadInput(f"no method could serve this network ({reasons})")
+        view.show(evidence.trial_table(rows, choice, self.metric))
+        result = self._finish(study, original, rows, choice, began)
+        study.close()
+        return result
+
+    def _question(self) -> dict[str, str]:
+        return {
+            "job": "improve", "network": fingerprint(self.network), "task": self.task.fingerprint(),
+            "asked": json.dumps(asdict(self.budget), sort_keys=True), "methods": ",".join(self.methods or ()),
+            "seed": str(self.seed),
+        }  # fmt: skip
+
+    def _raw_example(self, count: int) -> tuple[Any, ...]:
+        """Inputs as the exported files take them: before normalisation."""
+        return self.task.raw().example(count)
+
+    def _try(self, study: Study) -> tuple[Row, list[Row]]:
+        """Both rounds, each followed by timing, nothing else running then."""
+        (original,) = self._run(study, [original_trial()])
+        if original["status"] != "done":
+            raise BadInput(f"the network cannot be measured on task '{self.task.name}': {original['reason']}")
+        first = plan.first_round(self.target, self.methods, self.budget, self.seed)
+        with self.view.trials(len(first) + 2):
+            self._run(study, first)
+            self._time(study)
+            original = study.row(original["key"])
+            rows = [study.row(t.key) for t in first]
+            self._show_before(original)
+            second = plan.second_round(rows, original, self.target, self.metric, self.budget, self.seed)
+            second = [t for t in second if t.key not in {f.key for f in first}]
+            self._run(study, second)
+            self._time(study)
+        return study.row(original["key"]), [study.row(t.key) for t in [*first, *second]]
+
+    def _run(self, study: Study, trials: list[Trial]) -> list[Row]:
+        if not trials:
+            return []
+        limits = limits_for(trials[0].budget)
+        try:
+            return study.run(
+                trials,
+                run_trial,
+                self.network,
+                self.task,
+                limits=limits,
+                progress=self.view.trial,
+                runner=self.runner,
+            )
+        except KeyboardInterrupt:
+            done = sum(r["slug"] != ORIGINAL for r in study.rows)
+            raise KeyboardInterrupt(
+                f"stopped after {done} trials; the same command goes on from here."
+            ) from None
+
+    def _time(self, study: Study) -> None:
+        time_candidates(study, self.task, rounds=60, seconds=1.0)
+
+    def _show_before(self, original: Row) -> None:
+        self.view.say(self._line("before", original, ""))
+
+    def _finish(self, study: Study, original: Row, rows: list[Row], choice: Choice, began: float) -> Result:
+        """Calibrate the winner, use the test data once, export, re-check, report."""
+        assert choice.row is not None
+        chosen, calibration = self._calibrated(study.network(choice.row["key"]))
+        networks = {"before": self.network, "after": chosen}
+        tested = {k: outputs_of(n, self.task.test) for k, n in networks.items()}
+        export(chosen, self._raw_example(2), self.out / "model.onnx", self.task.normalise)
+        written = export(chosen, self._raw_example(2), self.out / "model.pt2", self.task.normalise)
+        before, after = self._figures(networks, tested)
+        before["validation"], after["validation"] = original[self.metric], choice.row[self.metric]
+        met, sentence = self._judge(before, after)
+        result = Result(
+            chosen,
+            self.task,
+            met,
+            sentence,
+            choice.row["label"],
+            before,
+            after,
+            self.out,
+            self._trials(rows, choice),
+        )
+        result.document = self._document(result, choice, calibration, written.max_error)
+        shown = self._evidence(result, choice, calibration, networks, tested, began)
+        report.write(shown, self.out / "report.html")
+        with atomic(self.out / "result.json") as path:
+            path.write_text(json.dumps(result.document, indent=1, default=str) + "\n", encoding="utf-8")
+        self._say(result, calibration)
+        return result
+
+    def _calibrated(self, network: nn.Module) -> tuple[nn.Module, str]:
+        """One temperature, fitted on validation data; classifiers only."""
+        try:
+            method = catalogue.method("temperature-scaling").build()
+            calibrated = method(network, self.task, Budget())
+            temperature = float(
+                next(p for n, p in calibrated.state_dict().items() if n.endswith("temperature"))
+            )
+            return calibrated, f"temperature {temperature:.2f}"
+        except NotApplicable as reason:
+            return network, f"not calibrated: {reason}"
+
+    def _figures(
+        self, networks: dict[str, nn.Module], tested: dict[str, Any]
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The figures of result.json for both networks, latency timed in turn."""
+        files = {"before": self.out / "original.onnx", "after": self.out / "model.onnx"}
+        onnx = latency(list(files.values()), self._raw_example(1), "onnx", rounds=200, seconds=20)
+        eager = latency(list(networks.values()), self.task.example(1), "torch", rounds=60, seconds=10)
+        figures = []
+        for i, name in enumerate(networks):
+            counted = cost(networks[name], self.task.example(1))
+            figures.append({
+                **score(*tested[name], self.task.kind), "onnx_latency_ms": onnx.median_ms[i],
+                "torch_latency_ms": eager.median_ms[i], "onnx_ratio": onnx.ratio[i], "onnx_spread": onnx.spread[i],
+                "torch_ratio": eager.ratio[i], "bytes": files[name].stat().st_size, "parameters": counted.parameters,
+                "macs": counted.macs, "peak_activation_bytes": counted.peak_activation_bytes,
+            })  # fmt: skip
+        return figures[0], figures[1]
+
+    def _judge(self, before: dict[str, Any], after: dict[str, Any]) -> tuple[bool, str]:
+        """Whether what was asked is met by the written files, on test data, in words."""
+        faster, smaller = 1 / after["onnx_ratio"], before["bytes"] / after["bytes"]
+        drop = before[self.metric] - after[self.metric]
+        t = self.target
+        met = (
+            (t.faster is None or faster >= t.faster)
+            and (t.smaller is None or smaller >= t.smaller)
+            and (t.max_drop is None or drop <= t.max_drop + 1e-9)
+        )
+        moved = f"{abs(100 * drop):.1f} points {'less' if drop > 0 else 'more'} accurate"
+        parts = [
+            f"{faster:.1f}x faster",
+            f"{smaller:.1f}x smaller",
+            "equally accurate" if drop == 0 else moved,
+        ]
+        return met, f"{', '.join(parts)} on {len(self.task.test)} test examples never used before."
+
+    def _trials(self, rows: list[Row], choice: Choice) -> list[Row]:
+        keep = (
+            "key", "label", "slug", "settings", "seed", "status", "reason", "seconds", "note", self.metric, "nll",
+            "ece", "onnx_latency_ms", "torch_latency_ms", "onnx_ratio", "onnx_ratio_low", "onnx_ratio_high", "faster", "bytes",
+            "parameters", "macs",
+        )  # fmt: skip
+        return [
+            {k: row[k] for k in keep if k in row} | {"why": choice.why.get(row["key"], row["reason"])}
+            for row in rows
+        ]
+
+    def _document(self, result: Result, choice: Choice, calibration: str, max_error: float) -> dict[str, Any]:
+        assert choice.row is not None
+        return {
+            "met": result.met, "sentence": result.sentence, "asked": asdict(self.target),
+            "budget_seconds": self.budget.seconds, "method": choice.row["slug"], "label": choice.row["label"],
+            "settings": choice.row["settings"], "calibration": calibration, "before": result.before,
+            "after": result.after, "trials": result.trials, "seed": self.seed, "task": self.task_name or self.task.name,
+            "task_options": self.task_options, "note": self.subject.note, "export_max_error": max_error,
+            "versions": versions(), "machine": machine(), "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        }  # fmt: skip
+
+    def _evidence(
+        self, result: Result, choice: Choice, calibration: str, networks: dict[str, nn.Module],
+        tested: dict[str, Any], began: float,
+    ) -> report.Evidence:  # fmt: skip
+        row = choice.row
+        assert row is not None
+        maps, maps_line = evidence.heat_maps(networks["before"], networks["after"], self.task)
+        method = catalogue.method(row["slug"])
+        return report.Evidence(
+            subject=describe(self.subject), task_line=self.task.name, target=self.target, met=result.met,
+            sentence=result.sentence, primary=self.metric, before=result.before, after=result.after,
+            trials=result.trials, chosen=row["label"],
+            chosen_text=f"{method.name}: {method.summary} Then {calibration}. {row.get('note') or ''}",
+            test_count=len(self.task.test), validation_count=len(self.task.val), input_shape=self.task.input_shape,
+            normalised_inside=self.task.normalise is not None, versions=versions(), machine=machine(),
+            date=datetime.now(UTC).date().isoformat(), notes=evidence.notes(self.subject, machine()),
+            layers=evidence.layers(networks["before"], networks["after"]),
+            untried=plan.untried([r["slug"] for r in result.trials]),
+            reliability=evidence.reliabilities(tested, self.task), maps=maps, maps_line=maps_line,
+            made=[
+                ("seed", str(self.seed)), ("budget", f"{self.budget.seconds:.0f} s for the methods"),
+                ("time in all", f"{time.monotonic() - began:.0f} s"),
+                ("processor", f"{processor_name()} ({', '.join(instruction_sets()) or 'no known vector sets'})"),
+                *versions().items(),
+            ],
+        )  # fmt: skip
+
+    def _say(self, result: Result, calibration: str) -> None:
+        self.view.say(self._line("after ", result.after, f" ({calibration})") + "\n")
+        self.view.say(f"{'met' if result.met else 'NOT met'}: {result.sentence}")
+        self.view.say(
+            f"wrote {self.out}/: model.onnx  model.pt2  original.onnx  report.html  result.json  study.db"
+        )
+
+    def _line(self, when: str, figures: dict[str, Any], more: str) -> str:
+        ece = f"ECE {100 * figures['ece']:.1f} %{more}" if "ece" in figures else ""
+        value = report.percent(figures[self.metric])
+        latency_text, size = f"{figures['onnx_latency_ms']:.3f} ms", report.size_text(figures["bytes"])
+        return f"  {when}   {value} {self.metric}   {latency_text}   {size}   {ece}"
+
+
+def versions() -> dict[str, str]:
+    names = ("netwright", "torch", "onnx", "onnxruntime", "numpy")
+    return {"python": platform.python_version(), **{name: version(name) for name in names}}
+
+
+def machine() -> dict[str, Any]:
+    return {
+        "processor": processor_name(),
+        "instruction_sets": list(instruction_sets()),
+        "system": platform.system(),
+    }
+
+
+__all__ = ["Result", "improve", "run"]

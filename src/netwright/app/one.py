@@ -1,0 +1,184 @@
+"""One method on one network: `netwright compress|inspect|explain|verify|calibrate|adapt|train|search`."""
+
+from __future__ import annotations
+
+import dataclasses
+import html
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from netwright.app import report
+from netwright.app.evidence import png
+from netwright.app.opening import Subject, describe, open_subject
+from netwright.app.screen import View
+from netwright.core import catalogue, progress
+from netwright.core.budget import Budget
+from netwright.core.checkpoint import atomic
+from netwright.core.cost import cost
+from netwright.core.errors import BadInput
+from netwright.core.export import export
+from netwright.core.metrics import evaluate
+from netwright.core.network import as_tuple
+
+DEFAULTS = {
+    "inspect": "profile",
+    "explain": "smooth-gradcampp",
+    "verify": "crown",
+    "calibrate": "temperature-scaling",
+}
+EXPLAINED = 12
+
+
+def run(
+    goal: str,
+    slug: str | None,
+    model: str | None,
+    task: str | None,
+    budget: Budget,
+    *,
+    settings: dict[str, Any],
+    seed: int,
+    out: Path | None,
+    view: View,
+    task_options: dict[str, Any],
+    state: Path | None,
+    trust_pickle: bool,
+) -> dict[str, Any]:
+    """Build the method from its catalogue row, run it by its contract, show and write what came of it."""
+    method = catalogue.method(slug or default(goal))
+    if method.goal != goal:
+        raise BadInput(
+            f"'{method.slug}' is a method of the goal {method.goal}: netwright {method.goal} --method ..."
+        )
+    built = build(method, settings, seed)
+    if goal == "inspect" and task is None and model is not None:
+        from netwright.core.load import load
+
+        network = load(model, state=state, trust_pickle=trust_pickle)
+        return show_finding(built(network, None), method, out, view)
+    subject = open_subject(
+        model,
+        task or "digits",
+        seed,
+        out,
+        view,
+        task_options=task_options,
+        state=state,
+        trust_pickle=trust_pickle,
+    )
+    view.say(f"{method.name} on {describe(subject)}")
+    with view.working(method.name) as listener, progress.listen(listener):
+        return CONTRACTS[method.contract](built, method, subject, budget, out, view)
+
+
+def default(goal: str) -> str:
+    if goal in DEFAULTS:
+        return DEFAULTS[goal]
+    names = ", ".join(m.slug for m in catalogue.of_goal(goal))
+    raise BadInput(f"which method? Give --method: {names or 'there is none yet'}")
+
+
+def build(method: catalogue.Method, settings: dict[str, Any], seed: int) -> Any:
+    """The method with the user's settings; an unknown setting is an error that lists those there are."""
+    names = {f.name for f in dataclasses.fields(method.load())}
+    wrong = sorted(set(settings) - names)
+    if wrong:
+        raise BadInput(
+            f"{method.slug} has no setting '{wrong[0]}'; it has {', '.join(sorted(names)) or 'none'}"
+        )
+    if "seed" in names:
+        settings = {"seed": seed, **settings}
+    return method.build(**settings)
+
+
+def transform(
+    built: Any, method: catalogue.Method, subject: Subject, budget: Budget, out: Path | None, view: View
+) -> dict[str, Any]:
+    """Before and after on validation data; the new network as ONNX and .pt2."""
+    task = subject.task
+    after = built(subject.network, task, budget)
+    figures = [
+        {**evaluate(network, task, "val"), **dataclasses.asdict(cost(network, task.example()))}
+        for network in (subject.network, after)
+    ]
+    rows = [
+        {"figure": k, "before": f"{v:.6g}", "after": f"{figures[1][k]:.6g}"} for k, v in figures[0].items()
+    ]
+    view.table(rows)
+    if out is not None:
+        for name in ("model.onnx", "model.pt2"):
+            export(after, task.raw().example(2), out / name, task.normalise)
+        view.say(f"wrote {out}/: model.onnx  model.pt2")
+    return {"method": method.slug, "before": figures[0], "after": figures[1]}
+
+
+def analysis(
+    built: Any, method: catalogue.Method, subject: Subject, budget: Budget, out: Path | None, view: View
+) -> dict[str, Any]:
+    if method.networks > 1:
+        twin = second_network(subject)
+        return show_finding(built(subject.network, twin, subject.task.val), method, out, view)
+    return show_finding(built(subject.network, subject.task.val), method, out, view)
+
+
+def second_network(subject: Subject) -> nn.Module:
+    """For methods that compare two networks: the same architecture, trained from other weights."""
+    from netwright.core.fit import Fit
+    from netwright.core.initialise import reinitialised
+
+    twin = reinitialised(subject.network, seed=1)
+    Fit(epochs=5, lr=3e-3)(twin, subject.task)
+    return twin
+
+
+def show_finding(finding: Any, method: catalogue.Method, out: Path | None, view: View) -> dict[str, Any]:
+    view.table(finding.table())
+    document = {"method": method.slug, **finding.to_json()}
+    if out is not None:
+        with atomic(out / f"{method.slug}.json") as path:
+            path.write_text(json.dumps(document, default=str), encoding="utf-8")
+        with atomic(out / f"{method.slug}.html") as path:
+            finding.plot().write_html(path, include_plotlyjs=True)
+        view.say(f"wrote {out}/: {method.slug}.json  {method.slug}.html")
+    return document
+
+
+def explain(
+    built: Any, method: catalogue.Method, subject: Subject, budget: Budget, out: Path | None, view: View
+) -> dict[str, Any]:
+    """Heat maps of test pictures with their faithfulness; a gallery where a folder was given."""
+    task = subject.task
+    inputs, targets = next(iter(task.test.batches(EXPLAINED)))
+    found = built(subject.network, inputs)
+    scores = {name: values.mean().item() for name, values in found.scores.items()}
+    view.table([{"score": k, "mean over pictures": f"{v:.4f}"} for k, v in scores.items()])
+    if out is not None:
+        figures = []
+        for picture, heat, guess, truth in zip(
+            as_tuple(inputs)[0], found.attribution, found.target.tolist(), targets.tolist(), strict=True
+        ):
+            pair = [
+                report.data_uri(png(picture, torch.zeros_like(heat))),
+                report.data_uri(png(picture, heat)),
+            ]
+            images = "".join(f'<img src="{uri}" alt="">' for uri in pair)
+            said = html.escape(f"{task.classes[guess]} (true: {task.classes[truth]})")
+            figures.append(f"<figure>{images}<figcaption>{said}</figcaption></figure>")
+        with atomic(out / "gallery.html") as path:
+            path.write_text(
+                f"<!doctype html><title>{method.name}</title>{''.join(figures)}", encoding="utf-8"
+            )
+        view.say(f"wrote {out}/: gallery.html")
+    return {"method": method.slug, "scores": scores, "target": found.target.tolist()}
+
+
+CONTRACTS: dict[str, Callable[..., dict[str, Any]]] = {
+    "Transform": transform,
+    "Analysis": analysis,
+    "Explainer": explain,
+}

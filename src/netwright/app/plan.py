@@ -1,0 +1,136 @@
+"""What `improve` tries: the catalogue's methods, at strengths that follow from what was asked.
+
+Two rounds. The first tries every method once or twice. The second spends its time on the family that came
+nearest, at the strength that the first round's measured latencies (or sizes) call for.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from netwright.core import catalogue
+from netwright.core.budget import Budget, Target
+from netwright.core.errors import BadInput
+from netwright.core.study import Trial
+
+FIRST, SECOND = 0.55, 0.33  # shares of the whole budget; the rest is for exports and timing
+LEAST_SECONDS = 2.5  # a trial with less time cannot train anything
+GRID = 0.02  # strengths are rounded, so that a repeated plan names the same trials
+
+# methods that take a strength: the share of multiply-accumulates (or weights) to be removed
+STRENGTH = "ratio"
+
+
+def first_round(target: Target, methods: Sequence[str] | None, budget: Budget, seed: int) -> list[Trial]:
+    """One trial per method; those that take a strength get the one that the target calls for, and the most
+    promising of them a stronger one as well. A small budget tries fewer, in the catalogue's order."""
+    rows = [catalogue.method(slug) for slug in methods] if methods else default_methods()
+    for row in rows:
+        if row.goal != "compress":
+            raise BadInput(
+                f"'{row.slug}' is a method of the goal {row.goal}; improve tries methods of compress"
+            )
+    ratio = rounded(asked_ratio(target))
+    stronger = rounded(1 - (1 - ratio) * 0.6)
+    wanted = [(row, {STRENGTH: ratio} if takes_strength(row) else {}) for row in rows]
+    strongest = next((row for row in rows if takes_strength(row)), None)
+    if strongest is not None:
+        wanted.append((strongest, {STRENGTH: stronger}))
+    seconds = budget.seconds
+    if seconds is not None:
+        wanted = wanted[: max(1, int(FIRST * seconds / LEAST_SECONDS))]
+    each = Budget(seconds=None if seconds is None else FIRST * seconds / len(wanted), target=target)
+    return [trial(row, settings, seed, each) for row, settings in wanted]
+
+
+def second_round(
+    rows: Sequence[dict[str, Any]],
+    original: dict[str, Any],
+    target: Target,
+    metric: str,
+    budget: Budget,
+    seed: int,
+) -> list[Trial]:
+    """Two longer trials of the best family with a strength, at the strength that should just meet the target."""
+    able = [r for r in rows if r["status"] == "done" and STRENGTH in r["settings"] and r.get("faster")]
+    if not able or budget.seconds is None:
+        return []
+    families = sorted({r["slug"] for r in able})
+    nearest = {
+        slug: needed_ratio([r for r in able if r["slug"] == slug], original, target) for slug in families
+    }
+
+    def merit(slug: str) -> float:
+        """The metric that the family kept, discounted by how far it had still to go."""
+        mine = [r for r in able if r["slug"] == slug]
+        return max(r[metric] - 0.05 * abs(r["settings"][STRENGTH] - nearest[slug]) for r in mine)
+
+    chosen = sorted(families, key=merit, reverse=True)[:2]
+    each = Budget(seconds=SECOND * budget.seconds / 2, target=target)
+    trials = [
+        trial(catalogue.method(slug), {STRENGTH: rounded(nearest[slug])}, seed + 1, each) for slug in chosen
+    ]
+    if len(trials) == 1:
+        milder = rounded(max(0.1, nearest[chosen[0]] - 0.06))
+        trials.append(trial(catalogue.method(chosen[0]), {STRENGTH: milder}, seed + 1, each))
+    return trials
+
+
+def asked_ratio(target: Target) -> float:
+    """The share to remove so that what remains is the asked fraction, with a margin: latency falls more slowly
+    than multiply-accumulates do."""
+    factor = max(target.faster or 1.0, min(target.smaller or 1.0, 20.0))
+    return 1 - 0.8 / factor if factor > 1 else 0.3
+
+
+def needed_ratio(rows: Sequence[dict[str, Any]], original: dict[str, Any], target: Target) -> float:
+    """Strength at which a family should meet the target: its measured latency (or size) factors are followed
+    along a straight line in logarithms, aimed a tenth beyond what was asked."""
+    needs = []
+    for asked, factor in (
+        (target.faster, lambda r: r["faster"]),
+        (target.smaller, lambda r: original["bytes"] / r["bytes"]),
+    ):
+        if asked is None:
+            continue
+        kept = [math.log(1 - r["settings"][STRENGTH]) for r in rows]
+        gain = [math.log(max(factor(r), 1e-3)) for r in rows]
+        if len(set(kept)) > 1:
+            slope, start = np.polyfit(kept, gain, 1)
+            slope = min(slope, -0.1)
+        else:
+            slope, start = min(gain[0] / kept[0], -0.1), 0.0
+        needs.append(1 - math.exp((math.log(1.1 * asked) - start) / slope))
+    return float(np.clip(max(needs, default=0.3), 0.1, 0.95))
+
+
+def default_methods() -> list[catalogue.Method]:
+    return [row for row in catalogue.of_goal("compress") if row.improve]
+
+
+def untried(tried: Sequence[str]) -> list[dict[str, str]]:
+    """Methods of compress that were not tried, with the reason."""
+    return [
+        {"slug": row.slug, "why": "not among the methods that improve tries by default; name it with --methods"
+         if not row.improve else "the budget was too small, or other methods were asked for"}
+        for row in catalogue.of_goal("compress") if row.slug not in tried
+    ]  # fmt: skip
+
+
+def takes_strength(row: catalogue.Method) -> bool:
+    import dataclasses
+
+    return STRENGTH in {f.name for f in dataclasses.fields(row.load())}
+
+
+def trial(row: catalogue.Method, settings: dict[str, Any], seed: int, budget: Budget) -> Trial:
+    words = f" {100 * settings[STRENGTH]:.0f} %" if STRENGTH in settings else ""
+    return Trial(row.slug, settings, seed, budget, f"{row.name.lower()}{words}")
+
+
+def rounded(ratio: float) -> float:
+    return round(min(max(round(ratio / GRID) * GRID, 0.1), 0.96), 4)
