@@ -26,7 +26,7 @@ class LSTM:
                 f"an lstm takes sequences (T, F) or images (C, H, W), not inputs of shape {shape}"
             )
         features = shape[1] if len(shape) == 2 else shape[0] * shape[2]
-        make = lambda width: _LSTM(features, width, self.depth, classes, len(shape) == 3)  # noqa: E731
+        make = lambda width: _LSTM(features, width, self.depth, classes, len(shape) == 3)
         return make(self.width) if size is None else sized(make, size, "lstm")
 
 

@@ -27,7 +27,7 @@ class ResNet:
 
     def build(self, shape: tuple[int, ...], classes: int, size: int | None = None) -> nn.Module:
         channels = image_shape(shape, "resnet")[0]
-        make = lambda width: _ResNet(channels, classes, (self.depth - 2) // 6, width)  # noqa: E731
+        make = lambda width: _ResNet(channels, classes, (self.depth - 2) // 6, width)
         return make(self.width) if size is None else sized(make, size, "resnet")
 
 

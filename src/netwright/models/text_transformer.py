@@ -30,7 +30,7 @@ class TextTransformer:
     def build(self, shape: tuple[int, ...], classes: int, size: int | None = None) -> nn.Module:
         if len(shape) != 1:
             raise NotApplicable(f"a text-transformer takes token ids (T,), not inputs of shape {shape}")
-        make = lambda width: _TextTransformer(self, shape[0], classes, width)  # noqa: E731
+        make = lambda width: _TextTransformer(self, shape[0], classes, width)
         if size is None:
             return make(self.width)
         return sized(lambda w: make(w * self.heads), size, "text-transformer")

@@ -106,7 +106,7 @@ class VAN:
         shape = image_shape(shape, "van")
         if size is None:
             return VisualAttentionNetwork(self, shape, classes, self.dims)
-        make = lambda w: VisualAttentionNetwork(self, shape, classes, scaled(self.dims, w))  # noqa: E731
+        make = lambda w: VisualAttentionNetwork(self, shape, classes, scaled(self.dims, w))
         return sized(make, size, "van")
 
 
