@@ -21,6 +21,7 @@ from netwright.core.errors import BadInput, NetwrightError, NotApplicable
 from netwright.core.graph.trace import trace
 from netwright.core.latency import onnx_feed, onnx_session
 from netwright.core.network import clone
+from netwright.core.packed import ONNX_TRANSLATIONS
 from netwright.core.quiet import quiet, silent
 
 OPSET = 20
@@ -30,7 +31,7 @@ TOLERANCE = 1e-4
 TOLERANCE_QUANTISED = 5e-2
 TOLERANCE_HALF = 2e-2
 
-_TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {}
+_TRANSLATIONS = dict(ONNX_TRANSLATIONS)
 _QUANTISING = {"QuantizeLinear", "DynamicQuantizeLinear"}
 
 
@@ -182,7 +183,7 @@ def _onnx_bytes(
         with quiet(), torch.no_grad():
             made: Any = torch.onnx.export(
                 program, (), dynamo=True, opset_version=OPSET, verbose=False, input_names=given,
-                output_names=outputs, custom_translation_table=dict(_TRANSLATIONS) or None,
+                output_names=outputs, custom_translation_table=dict(_TRANSLATIONS),
             )  # fmt: skip
             made.save(buffer, external_data=False)
     else:
