@@ -1,0 +1,188 @@
+import itertools
+import time
+from typing import ClassVar
+
+import numpy as np
+import pytest
+
+from netwright.core.budget import Budget
+from netwright.core.errors import BadInput, NetwrightError
+from netwright.search.archive import Archive, front, hypervolume
+from netwright.search.evolution import nsga2
+from netwright.search.linas import LINAS
+from netwright.search.surrogate import Surrogate, one_hot
+
+REFERENCE = np.array([1.05, 1.05])
+
+
+class Bowls:
+    """Distance to two opposite corners, each gene with its own weight: additive, so the front is known exactly."""
+
+    genes: ClassVar = dict(zip("abcdef", (5, 5, 5, 5, 4, 4), strict=True))
+
+    def __init__(self):
+        self.calls = []
+
+    def measure(self, choice, task):
+        self.calls.append(tuple(choice.values()))
+        return dict(zip(("near", "far"), self.values(np.array([list(choice.values())]))[0], strict=True))
+
+    @classmethod
+    def values(cls, codes):
+        x = codes / (np.array(list(cls.genes.values())) - 1)
+        w = np.array([1, 2, 3, 1, 2, 1]) / 10
+        return np.stack([(w * x**2).sum(1), (w * (1 - x) ** 2).sum(1)], 1)
+
+    @classmethod
+    def everything(cls):
+        return np.array(list(itertools.product(*(range(n) for n in cls.genes.values()))))
+
+
+def brute_front(values):
+    return [i for i, v in enumerate(values) if not any((w <= v).all() and (w < v).any() for w in values)]
+
+
+def test_reaches_the_known_front_with_a_hundredth_of_the_measurements():
+    exact = hypervolume(Bowls.values(Bowls.everything()), REFERENCE)
+    space = Bowls()
+    found = LINAS(population=20, measurements=80, evaluations=600)(space, None, Budget())
+    assert len(found.log) == len(space.calls) == len(set(space.calls)) == 80
+    reached = found.hypervolumes(REFERENCE)
+    rng = np.random.default_rng(0)
+    random = [
+        hypervolume(Bowls.values(Bowls.everything()[rng.permutation(10_000)[:80]]), REFERENCE)
+        for _ in range(5)
+    ]
+    assert reached[-1] > 0.96 * exact
+    assert reached[-1] > 1.03 * max(random)
+    assert reached[19] < reached[-1]
+
+
+def test_the_front_holds_measured_values_only():
+    found = LINAS(population=10, measurements=40, evaluations=300)(Bowls(), None, Budget())
+    values = found.values
+    assert sorted(tuple(c.choice.values()) for c in found) == sorted(
+        found.log[i].choice for i in brute_front(values)
+    )
+    for candidate in found:
+        exact = Bowls.values(np.array([list(candidate.choice.values())]))[0]
+        assert list(candidate.objectives.values()) == pytest.approx(exact)
+
+
+def test_predictors_are_refitted_on_all_measurements(monkeypatch):
+    seen, fit = [], Surrogate.fit
+    monkeypatch.setattr(Surrogate, "fit", lambda self, x, y: (seen.append(len(y)), fit(self, x, y))[1])
+    found = LINAS(population=10, measurements=30, evaluations=200)(Bowls(), None, Budget())
+    rounds = [m.round for m in found.log]
+    expected = [rounds.index(r) for r in sorted(set(rounds)) if r]
+    assert len(expected) >= 2
+    assert seen == [n for n in expected for _ in range(2)]
+
+
+def test_repeatable():
+    run = lambda seed: LINAS(population=8, measurements=24, evaluations=160, seed=seed)(
+        Bowls(), None, Budget()
+    )
+    assert [m.choice for m in run(3).log] == [m.choice for m in run(3).log]
+    assert [m.choice for m in run(3).log] != [m.choice for m in run(4).log]
+
+
+def test_a_small_space_is_measured_once_and_whole():
+    class Small:
+        genes: ClassVar = {"a": 3, "b": 2}
+
+        def measure(self, choice, task):
+            return {"x": choice["a"], "y": -choice["a"] - choice["b"]}
+
+    found = LINAS()(Small(), None, Budget())
+    assert len(found.log) == 6
+    assert [c.choice for c in found] == [{"a": a, "b": 1} for a in range(3)]
+
+
+def test_genes_that_are_switched_off_are_masked():
+    class Depth:
+        """b counts only where a is on."""
+
+        genes: ClassVar = {"a": 2, "b": 12}
+
+        def inactive(self, choice):
+            return ["b"] if choice["a"] == 0 else []
+
+        def measure(self, choice, task):
+            assert choice["a"] or choice["b"] == 0
+            return {"x": choice["a"] * choice["b"], "y": -choice["b"]}
+
+    found = LINAS(population=6, measurements=100, evaluations=60)(Depth(), None, Budget())
+    assert len(found.log) == 13
+
+
+def test_seconds_end_the_search_at_the_next_measurement():
+    class Slow(Bowls):
+        def measure(self, choice, task):
+            time.sleep(0.02)
+            return super().measure(choice, task)
+
+    found = LINAS(population=50)(Slow(), None, Budget(seconds=0.2))
+    assert 1 <= len(found.log) <= 12
+
+
+def test_what_a_space_must_not_do():
+    class Odd(Bowls):
+        def measure(self, choice, task):
+            return {"x": float("nan")}
+
+    with pytest.raises(NetwrightError, match="not finite"):
+        LINAS()(Odd(), None, Budget())
+    empty = Bowls()
+    empty.genes = {}
+    with pytest.raises(BadInput):
+        LINAS()(empty, None, Budget())
+
+
+def test_surrogate_chooses_by_cross_validation():
+    rng = np.random.default_rng(0)
+    sizes = np.array([4] * 6)
+    codes = rng.integers(0, 4, (120, 6))
+    x = one_hot(codes, sizes)
+    assert x.shape == (120, 24)
+    assert (x.reshape(120, 6, 4).argmax(2) == codes).all()
+    additive = 1000.0 + 200 * codes[:, 0] - 70 * codes[:, 3] ** 2
+    fitted = Surrogate().fit(x[:80], additive[:80])
+    assert np.abs(fitted.predict(x[80:]) / additive[80:] - 1).max() < 0.05
+    joint = 3.0 + codes[:, 0] * codes[:, 1] + np.cos(codes[:, 2] * codes[:, 3])
+    assert type(Surrogate().fit(x, joint).model_).__name__ == "SVR"
+    assert np.abs(Surrogate().fit(x, 1e-7 * additive).predict(x) / (1e-7 * additive) - 1).max() < 0.1
+
+
+def test_hypervolume_and_front_against_closed_forms():
+    steps = np.array([[0.0, 0.75], [0.25, 0.5], [0.5, 0.25], [0.6, 0.6]])
+    assert hypervolume(steps, np.array([1.0, 1.0])) == pytest.approx(0.25 + 0.25 * 0.75 + 0.25 * 0.5)
+    assert list(front(steps)) == [0, 1, 2]
+    rng = np.random.default_rng(1)
+    values = rng.integers(0, 6, (60, 3)).astype(float)
+    assert set(front(values)) == set(brute_front(values))
+
+
+def test_evolution_finds_the_front_of_the_function_it_is_given():
+    exact = hypervolume(Bowls.values(Bowls.everything()), REFERENCE)
+    last = nsga2(
+        np.array(list(Bowls.genes.values())),
+        2,
+        Bowls.values,
+        population=40,
+        evaluations=2000,
+        seed=0,
+        mutation=0.2,
+    )
+    assert last.min() >= 0
+    assert (last < np.array(list(Bowls.genes.values()))).all()
+    assert len(np.unique(last, axis=0)) == len(last)
+    assert hypervolume(Bowls.values(last), REFERENCE) > 0.97 * exact
+
+
+def test_archive_measures_a_known_choice_for_free():
+    space = Bowls()
+    archive = Archive(space, None)
+    first = archive.measure((0, 1, 2, 3, 1, 0), 0)
+    assert (archive.measure((0, 1, 2, 3, 1, 0), 1) == first).all()
+    assert len(space.calls) == len(archive.log) == 1
