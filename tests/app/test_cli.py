@@ -1,0 +1,94 @@
+"""The command line from outside: what people type, what they get, and how fast it answers."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(*words, cwd=None):
+    command = [sys.executable, "-m", "netwright.app.cli", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd or ROOT, timeout=120)
+
+
+def error_of(done):
+    assert done.returncode == 2, done.stderr
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("error: ")
+    return lines[0]
+
+
+def test_help_and_lists_import_nothing_heavy():
+    for words in ("['--help']", "['methods']"):
+        code = (
+            "import sys; sys.argv = ['netwright', *" + words + "]\n"
+            "from netwright.app import cli\n"
+            "try: cli.main()\n"
+            "except SystemExit: pass\n"
+            "heavy = {'torch', 'numpy', 'scipy', 'sklearn', 'onnx', 'plotly', 'pandas'} & set(sys.modules)\n"
+            "sys.exit(str(heavy) if heavy else 0)\n"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+
+
+def test_methods_are_listed_found_and_shown_as_json():
+    rows = json.loads(run("methods", "--json").stdout)
+    assert {"slug", "goal", "summary"} <= set(rows[0])
+    assert "temperature-scaling" in run("methods", "--search", "temperature").stdout
+    card = json.loads(run("method", "temperature-scaling", "--json").stdout)
+    assert card["venue"] == "arXiv 1706.04599"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("improve", "--task", "digitz"), "Did you mean 'digits'"),
+        (("improve", "--methods", "taylor-prunin"), "Did you mean 'taylor-pruning'"),
+        (("improve", "--budget", "soon"), "Write 90s, 5m or 1h"),
+        (("improve", "--max-drop", "2"), "Write 0.01 or 1%"),
+        (("improve", "--faster", "0.5"), "give a factor above 1"),
+        (("improve", "nowhere.onnx"), "nowhere.onnx"),
+        (("method", "temperatur-scaling"), "Did you mean 'temperature-scaling'"),
+        (("compress",), "Give --method"),
+        (("calibrate", "--set", "hot=1"), "has no setting 'hot'"),
+        (("calibrate", "--method", "taylor-pruning"), "is a method of the goal compress"),
+        (("data", "lose"), "no action 'lose'"),
+        (("improve", "--fast"), "--fast"),
+    ],
+)
+def test_bad_use_is_one_line_and_exit_code_2(words, said, tmp_path):
+    assert said in error_of(run(*words, cwd=tmp_path))
+    assert list(tmp_path.iterdir()) == [], "nothing half-written"
+
+
+def test_data_and_models_are_listed():
+    assert {"digits"} <= {row["name"] for row in json.loads(run("data", "--json").stdout)}
+    assert "resnet" in run("models").stdout.split()
+
+
+def test_new_method_lays_out_files_that_import(tmp_path):
+    source = tmp_path / "src" / "netwright"
+    source.mkdir(parents=True)
+    shutil.copy(ROOT / "src" / "netwright" / "catalogue.toml", source)
+    done = run("new-method", "my-idea", "--goal", "inspect", "--root", tmp_path)
+    assert done.returncode == 0, done.stderr
+    paths = [Path(line) for line in done.stdout.split()]
+    assert [p.name for p in paths] == ["my_idea.py", "test_my_idea.py", "my_idea.py", "catalogue.toml"]
+    for path in paths[:3]:
+        compile(path.read_text(), str(path), "exec")
+    namespace = {}
+    exec(compile(paths[0].read_text(), "my_idea", "exec"), namespace)  # its imports exist
+    assert namespace["MyIdea"]().seed == 0
+    assert 'slug = "my-idea"' in (source / "catalogue.toml").read_text()
+    assert "exists already" in error_of(run("new-method", "my-idea", "--goal", "inspect", "--root", tmp_path))
+    assert "kebab" in error_of(run("new-method", "My_Idea", "--goal", "inspect", "--root", tmp_path))
+    assert "Did you mean 'inspect'" in error_of(
+        run("new-method", "x", "--goal", "inspec", "--root", tmp_path)
+    )
