@@ -6,6 +6,7 @@ Inputs of a network are one tensor or a tuple of tensors, batch first; `call` fe
 from __future__ import annotations
 
 import copy
+import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TypeAlias
@@ -71,3 +72,13 @@ def seeded(seed: int) -> Iterator[None]:
 def parameter_count(network: nn.Module) -> int:
     """Distinct parameters; a tensor that two modules share counts once."""
     return sum(p.numel() for p in network.parameters())
+
+
+def fingerprint(network: nn.Module) -> str:
+    """A short hash of the structure and of every tensor: tells whether a study may continue."""
+    digest = hashlib.sha256(repr(network).encode())
+    for name, tensor in network.state_dict().items():
+        if isinstance(tensor, torch.Tensor):
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]

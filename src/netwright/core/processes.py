@@ -32,6 +32,7 @@ from netwright.core.worker import serve
 # torch.optim and torch.export both need dynamo, which takes a second to import
 _PRELOAD = ["torch", "torch._dynamo", "netwright.core.worker", "netwright.core.fit"]
 _LOOK = 0.1  # seconds between two looks at limits
+_FAREWELL = 1.0  # seconds that a worker which has said its last may take to tidy up
 _COUNT_CHILDREN = 0.5  # seconds between two searches for children, which read the whole process table
 
 
@@ -69,7 +70,7 @@ class Processes:
 
     def warm(self) -> None:
         """Start the fork server, which loads torch on its own, and return at once."""
-        with _main_hidden():
+        with _main_hidden(), _quiet_tracker():
             _context.set_forkserver_preload(_PRELOAD)
             multiprocessing.forkserver.ensure_running()  # type: ignore[attr-defined]
 
@@ -132,7 +133,9 @@ class _Running:
                     ended = Ended(*message["ended"])
                 else:
                     events.append((key, Progress(*message["progress"])))
-        if ended is None:
+        if ended is not None:
+            worker.process.join(_FAREWELL)
+        else:
             ended = self._broken(worker) if not alive else self._beyond(worker)
         if ended is not None:
             self._end(worker)
@@ -226,6 +229,21 @@ def _main_hidden() -> Iterator[None]:
         yield
     finally:
         sys.modules["__main__"] = main
+
+
+@contextmanager
+def _quiet_tracker() -> Iterator[None]:
+    """multiprocessing's tracker cleans up what killed workers leave in shared memory; it need not complain."""
+    before = os.environ.get("PYTHONWARNINGS")
+    silence = "ignore::UserWarning:multiprocessing.resource_tracker"
+    os.environ["PYTHONWARNINGS"] = f"{before},{silence}" if before else silence
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONWARNINGS"]
+        else:
+            os.environ["PYTHONWARNINGS"] = before
 
 
 _context = multiprocessing.get_context("forkserver")

@@ -1,0 +1,221 @@
+"""Every method of a goal, side by side on one network and task, on one budget."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from netwright.app.choose import choose
+from netwright.app.timing import time_candidates
+from netwright.app.trials import Wanted, original_trial, run_trial, trials_for
+from netwright.core.budget import Budget, Target
+from netwright.core.errors import BadInput
+from netwright.core.export import Exported, export
+from netwright.core.network import fingerprint
+from netwright.core.processes import Processes, Runner
+from netwright.core.study import Limits, Listener, Row, Study, best, done, pareto
+from netwright.core.task import Task
+
+# What each goal's table shows besides method and status; the first figure to minimise, the second to maximise.
+TRANSFORMING = ("compress", "calibrate", "adapt", "train")
+_GRACE = 180.0  # seconds that a trial may take beyond twice its budget: evaluation and export are not in it
+
+
+def compare(
+    goal: str,
+    network: nn.Module,
+    task: Task,
+    budget: Budget | None = None,
+    *,
+    methods: Sequence[Wanted] | None = None,
+    seed: int = 0,
+    path: str | Path | None = None,
+    jobs: int | None = None,
+    progress: Listener | None = None,
+    runner: str | Runner = "processes",
+) -> Comparison:
+    """Try the methods of a goal on a network, each in a worker process of its own.
+
+    budget: what EACH method may spend. methods: slugs or (slug, settings), default all of the goal.
+    path: folder for the study (study.db); the same call goes on there where an earlier one stopped. None keeps
+    it in a temporary folder for as long as the result lives.
+    progress: called with a trial's label and its news (core/study.py). runner: 'processes', 'ray' or
+    'ray:ADDRESS', or a Runner. Candidates are judged on validation data only.
+    """
+    where = open_runner(runner)
+    trials = trials_for(goal, methods, budget, seed)
+    where.warm()
+    budget = budget or Budget()
+    scratch = tempfile.TemporaryDirectory(prefix="netwright-") if path is None else None
+    folder = Path(scratch.name) if scratch is not None else Path(path or ".")
+    study = Study(folder / "study.db", question(goal, network, task, budget, seed))
+    limits = limits_for(budget)
+    if goal in TRANSFORMING:
+        (original,) = study.run([original_trial()], run_trial, network, task, limits=limits, runner=where)
+        if original["status"] != "done":
+            raise BadInput(f"the network cannot be measured on task '{task.name}': {original['reason']}")
+    study.run(trials, run_trial, network, task, limits=limits, jobs=jobs, progress=progress, runner=where)
+    if goal in TRANSFORMING:
+        time_candidates(study, task)
+    return Comparison(goal, study, task, budget, scratch)
+
+
+def open_runner(runner: str | Runner) -> Runner:
+    if not isinstance(runner, str):
+        return runner
+    kind, _, address = runner.partition(":")
+    if kind == "processes":
+        return Processes()
+    if kind == "ray":
+        from netwright.core.cluster import Ray
+
+        return Ray(address or "local")
+    raise BadInput(f"no runner named '{runner}'; use processes, ray or ray:ADDRESS")
+
+
+def limits_for(budget: Budget) -> Limits:
+    """A hanging method is ended some time after its budget is over; without a budget in seconds, never."""
+    return Limits(None if budget.seconds is None else 2 * budget.seconds + _GRACE)
+
+
+def question(goal: str, network: nn.Module, task: Task, budget: Budget, seed: int) -> dict[str, str]:
+    """What a study is about; it continues only for the same."""
+    return {
+        "goal": goal, "network": fingerprint(network), "task": task.fingerprint(),
+        "budget": json.dumps(asdict(budget), sort_keys=True), "seed": str(seed),
+    }  # fmt: skip
+
+
+class Comparison:
+    """What came of it: a table and a Pareto plot in a notebook, a table in a terminal, rows in a program."""
+
+    def __init__(
+        self, goal: str, study: Study, task: Task, budget: Budget,
+        scratch: tempfile.TemporaryDirectory[str] | None = None,
+    ) -> None:  # fmt: skip
+        self.goal, self.study, self.task, self.budget = goal, study, task, budget
+        self._scratch = scratch  # the folder lives as long as this does
+
+    @property
+    def rows(self) -> list[Row]:
+        """A flat dict per method tried (core/study.py; app/trials.py and app/timing.py name the figures)."""
+        return [row for row in self.study.rows if row["slug"] != "original"]
+
+    @property
+    def original(self) -> Row | None:
+        """The given network's row; None for goals that change nothing."""
+        return next((row for row in self.study.rows if row["slug"] == "original"), None)
+
+    @property
+    def axes(self) -> tuple[str | None, str | None]:
+        """The figure to minimise and the one to maximise."""
+        return {
+            "compress": ("onnx_latency_ms", self.task.primary),
+            "calibrate": ("nll", self.task.primary),
+            "adapt": ("method_seconds", self.task.primary),
+            "train": ("method_seconds", self.task.primary),
+            "explain": ("deletion", "insertion"),
+        }.get(self.goal, (None, None))
+
+    @property
+    def pareto(self) -> list[Row]:
+        """The rows that no other beats in both of the goal's figures."""
+        low, high = self.axes
+        if low is None or high is None:
+            return []
+        return pareto(self.rows, [low], [high])
+
+    @property
+    def best(self) -> Candidate | None:
+        """compress: what answers the budget's target best (without one: the fastest within a point of the
+        original). calibrate: the lowest negative log likelihood. adapt, train: the highest metric.
+        None where nothing served, and for goals that give no network."""
+        original = self.original
+        if original is None:
+            return None
+        if self.goal == "compress":
+            target = self.budget.target
+            if target == Target():
+                target = replace(target, max_drop=0.01)
+            row = choose(self.rows, original, target, self.task.primary, len(self.task.val)).row
+        elif self.goal == "calibrate" and "nll" in original:
+            row = best(self.rows, minimise="nll")
+        else:
+            row = best(self.rows, maximise=self.task.primary)
+        return None if row is None else Candidate(self.study, self.task, row)
+
+    def network(self, slug: str) -> nn.Module:
+        """The candidate of the first row of this method, or 'original'."""
+        for row in self.study.rows:
+            if row["slug"] == slug and row["status"] == "done":
+                return self.study.network(row["key"])
+        raise BadInput(f"'{slug}' gave no network here")
+
+    def to_json(self) -> dict[str, Any]:
+        chosen = self.best
+        return {
+            "goal": self.goal, "task": self.task.name, "original": self.original, "rows": self.rows,
+            "pareto": [row["key"] for row in self.pareto], "best": None if chosen is None else chosen.row["key"],
+        }  # fmt: skip
+
+    def plot(self) -> Any:
+        """The Pareto plot (plotly)."""
+        from netwright.app.table import pareto_plot
+
+        return pareto_plot(self)
+
+    def __rich__(self) -> Any:
+        from netwright.app.table import rich_table
+
+        return rich_table(self)
+
+    def _repr_html_(self) -> str:
+        from netwright.app.table import html
+
+        return html(self)
+
+    def __repr__(self) -> str:
+        ended = done(self.rows, [])
+        return f"Comparison({self.goal}: {len(self.rows)} methods, {len(ended)} served, {self.study.path})"
+
+
+class Candidate:
+    """One trial's network, on disk until it is asked for."""
+
+    def __init__(self, study: Study, task: Task, row: Row) -> None:
+        self._study, self._task, self.row = study, task, row
+
+    @property
+    def label(self) -> str:
+        return self.row["label"]
+
+    @property
+    def figures(self) -> Mapping[str, float]:
+        return {name: value for name, value in self.row.items() if isinstance(value, float)}
+
+    @property
+    def network(self) -> nn.Module:
+        return self._study.network(self.row["key"])
+
+    def export(self, path: str | Path) -> Exported:
+        """Write .onnx or .pt2; the task's normalisation goes in front, so the file takes the data as they are."""
+        normalise, example = self._task.normalise, self._task.example(2)
+        if normalise is not None:
+            example = self._unnormalised(example)
+        return export(self.network, example, path, normalise)
+
+    def _unnormalised(self, example: tuple[Any, ...]) -> tuple[Any, ...]:
+        n = self._task.normalise
+        assert n is not None
+        shape = (1, -1) + (1,) * (example[0].dim() - 2)
+        first = (example[0] * n.std.view(shape) + n.mean.view(shape)) / n.scale
+        return (first, *example[1:])
+
+    def __repr__(self) -> str:
+        return f"Candidate({self.label})"

@@ -1,0 +1,147 @@
+"""The catalogue's methods as trials of a study: one function per contract, run in the worker."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from netwright.core import catalogue
+from netwright.core.budget import Budget
+from netwright.core.cost import cost
+from netwright.core.errors import BadInput, NetwrightError, NotApplicable
+from netwright.core.export import export
+from netwright.core.metrics import evaluate
+from netwright.core.study import Outcome, Trial
+from netwright.core.task import Task
+
+ORIGINAL = "original"  # the slug of the network as it was given, measured like every candidate
+ONNX = "candidate.onnx"
+FINDING = "finding.json"
+EXPLAINED = 16  # validation examples that an Explainer explains
+
+Wanted = str | tuple[str, Mapping[str, Any]]
+
+
+def trials_for(
+    goal: str, methods: Sequence[Wanted] | None = None, budget: Budget | None = None, seed: int = 0
+) -> list[Trial]:
+    """A trial per method, all on the same budget and seed.
+
+    methods: slugs, or (slug, settings) for other settings than the catalogue's; None takes every method of the
+    goal whose contract can be compared.
+    """
+    budget = budget or Budget()
+    wanted: Iterable[Wanted] = methods or [m.slug for m in catalogue.of_goal(goal) if m.contract in FUNCTIONS]
+    trials = []
+    for slug, settings in ((w, {}) if isinstance(w, str) else w for w in wanted):
+        method = catalogue.method(slug)
+        if method.goal != goal:
+            raise BadInput(f"'{slug}' is a method of the goal {method.goal}, not of {goal}")
+        words = ", ".join(f"{name} {value}" for name, value in settings.items())
+        label = f"{method.name} ({words})" if words else method.name
+        trials.append(Trial(slug, dict(settings), seed, budget, label))
+    if not trials:
+        raise BadInput(f"no method of the goal {goal} can be compared yet")
+    return trials
+
+
+def original_trial(budget: Budget | None = None) -> Trial:
+    """The network as it was given: what every candidate is held against."""
+    return Trial(ORIGINAL, {}, 0, budget or Budget(), "original")
+
+
+def run_trial(trial: Trial, network: nn.Module, task: Task) -> Outcome:
+    """Any trial, by its method's contract."""
+    if trial.slug == ORIGINAL:
+        return run_transform_trial(trial, network, task)
+    return FUNCTIONS[catalogue.method(trial.slug).contract](trial, network, task)
+
+
+def built(trial: Trial) -> Any:
+    """The method with the trial's settings, and its seed where chance plays a part."""
+    method = catalogue.method(trial.slug)
+    kind, settings = method.load(), dict(trial.settings)
+    if "seed" in {f.name for f in dataclasses.fields(kind)} - {*settings, *method.settings}:
+        settings["seed"] = trial.seed
+    try:
+        return method.build(**settings)
+    except TypeError as error:
+        known = ", ".join(f.name for f in dataclasses.fields(kind))
+        raise BadInput(f"{trial.slug}: {error}; its settings are {known}") from None
+
+
+def run_transform_trial(
+    trial: Trial, network: nn.Module, task: Task, budget: Budget | None = None
+) -> Outcome:
+    """Run a Transform; keep the candidate and its ONNX file; measure it on validation data.
+
+    figures: the task's metrics; parameters, macs, peak_activation_bytes; bytes (of the ONNX file, of the state
+    where there is none); method_seconds (the method alone). Latency is measured later, when nothing else runs.
+    """
+    start = time.monotonic()
+    candidate = network if trial.slug == ORIGINAL else built(trial)(network, task, budget or trial.budget)
+    figures = {"method_seconds": time.monotonic() - start}
+    figures |= evaluate(candidate, task, "val")
+    counted = cost(candidate, task.example())
+    figures |= {name: float(value) for name, value in dataclasses.asdict(counted).items()}
+    try:
+        content = onnx_bytes(candidate, task)
+    except NetwrightError as error:
+        return Outcome(figures, candidate, note=f"no ONNX file: {error}")
+    figures["bytes"] = float(len(content))
+    return Outcome(figures, candidate, {ONNX: content})
+
+
+def onnx_bytes(network: nn.Module, task: Task) -> bytes:
+    """The network's export as it takes the task's batches, already normalised."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / ONNX
+        export(network, task.example(2), path)
+        return path.read_bytes()
+
+
+def run_analysis_trial(trial: Trial, network: nn.Module, task: Task) -> Outcome:
+    """Run an Analysis on the validation data; keep what it found."""
+    if catalogue.method(trial.slug).networks > 1:
+        raise NotApplicable("it compares two networks, and one was given")
+    finding = built(trial)(network, task.val)
+    content = json.dumps(finding.to_json()).encode()
+    return Outcome(finding.figures, files={FINDING: content})
+
+
+def run_explainer_trial(trial: Trial, network: nn.Module, task: Task) -> Outcome:
+    """Run an Explainer on the first validation examples.
+
+    figures: mean faithfulness scores and their standard errors (NAME_error), weights_similarity (how much the maps
+    stay the same when all that was learned is gone: high means that they do not explain this network), and
+    seconds_per_example.
+    """
+    from netwright.explain.faithfulness import similarity_after_randomising
+
+    explainer = built(trial)
+    inputs = task.example(EXPLAINED)
+    given = inputs if len(inputs) > 1 else inputs[0]
+    start = time.monotonic()
+    explanation = explainer(network, given)
+    count = len(inputs[0])
+    figures = {"seconds_per_example": (time.monotonic() - start) / count}
+    for name, values in explanation.scores.items():
+        figures[name] = values.mean().item()
+        figures[f"{name}_error"] = values.std().item() / count**0.5
+    similarity = similarity_after_randomising(explainer, network, given, seed=trial.seed)
+    figures["weights_similarity"] = similarity.mean().item()
+    return Outcome(figures)
+
+
+FUNCTIONS: dict[str, Callable[[Trial, nn.Module, Task], Outcome]] = {
+    "Transform": run_transform_trial,
+    "Analysis": run_analysis_trial,
+    "Explainer": run_explainer_trial,
+}
