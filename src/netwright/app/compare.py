@@ -22,7 +22,6 @@ from netwright.core.processes import Processes, Runner
 from netwright.core.study import Limits, Listener, Row, Study, best, done, pareto
 from netwright.core.task import Task
 
-# What each goal's table shows besides method and status; the first figure to minimise, the second to maximise.
 TRANSFORMING = ("compress", "calibrate", "adapt", "train")
 _GRACE = 180.0  # seconds that a trial may take beyond twice its budget: evaluation and export are not in it
 
@@ -46,7 +45,8 @@ def compare(
     path: folder for the study (study.db); the same call goes on there where an earlier one stopped. None keeps
     it in a temporary folder for as long as the result lives.
     progress: called with a trial's label and its news (core/study.py). runner: 'processes', 'ray' or
-    'ray:ADDRESS', or a Runner. Candidates are judged on validation data only.
+    'ray:ADDRESS', or a Runner. Candidates are judged on validation data only; what learns from those
+    (calibrate) learns from one half of them and is judged on the other.
     """
     where = open_runner(runner)
     trials = trials_for(goal, methods, budget, seed)
@@ -57,7 +57,9 @@ def compare(
     study = Study(folder / "study.db", question(goal, network, task, budget, seed))
     limits = limits_for(budget)
     if goal in TRANSFORMING:
-        (original,) = study.run([original_trial()], run_trial, network, task, limits=limits, runner=where)
+        (original,) = study.run(
+            [original_trial(goal=goal)], run_trial, network, task, limits=limits, runner=where
+        )
         if original["status"] != "done":
             raise BadInput(f"the network cannot be measured on task '{task.name}': {original['reason']}")
     study.run(trials, run_trial, network, task, limits=limits, jobs=jobs, progress=progress, runner=where)

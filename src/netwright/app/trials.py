@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from netwright.core import catalogue
@@ -52,9 +53,10 @@ def trials_for(
     return trials
 
 
-def original_trial(budget: Budget | None = None) -> Trial:
-    """The network as it was given: what every candidate is held against."""
-    return Trial(ORIGINAL, {}, 0, budget or Budget(), "original")
+def original_trial(budget: Budget | None = None, goal: str = "") -> Trial:
+    """The network as it was given: what every candidate of the goal is held against, on the same data."""
+    settings = {"goal": goal} if goal == "calibrate" else {}
+    return Trial(ORIGINAL, settings, 0, budget or Budget(), "original")
 
 
 def run_trial(trial: Trial, network: nn.Module, task: Task) -> Outcome:
@@ -82,13 +84,17 @@ def run_transform_trial(
 ) -> Outcome:
     """Run a Transform; keep the candidate and its ONNX file; measure it on validation data.
 
+    Methods of the goal calibrate learn from validation data: they get one half and are measured on the other.
     figures: the task's metrics; parameters, macs, peak_activation_bytes; bytes (of the ONNX file, of the state
     where there is none); method_seconds (the method alone). Latency is measured later, when nothing else runs.
     """
+    learn, judge = task, task
+    if _goal(trial) == "calibrate":
+        learn, judge = halves(task)
     start = time.monotonic()
-    candidate = network if trial.slug == ORIGINAL else built(trial)(network, task, budget or trial.budget)
+    candidate = network if trial.slug == ORIGINAL else built(trial)(network, learn, budget or trial.budget)
     figures = {"method_seconds": time.monotonic() - start}
-    figures |= evaluate(candidate, task, "val")
+    figures |= evaluate(candidate, judge, "val")
     counted = cost(candidate, task.example())
     figures |= {name: float(value) for name, value in dataclasses.asdict(counted).items()}
     try:
@@ -97,6 +103,19 @@ def run_transform_trial(
         return Outcome(figures, candidate, note=f"no ONNX file: {error}")
     figures["bytes"] = float(len(content))
     return Outcome(figures, candidate, {ONNX: content})
+
+
+def _goal(trial: Trial) -> str:
+    return trial.settings.get("goal", "") if trial.slug == ORIGINAL else catalogue.method(trial.slug).goal
+
+
+def halves(task: Task) -> tuple[Task, Task]:
+    """The task twice, with one half of the validation examples each; always the same halves."""
+    order = torch.randperm(len(task.val), generator=torch.Generator().manual_seed(0))
+    middle = len(order) // 2
+    parts = (order[:middle].sort().values, order[middle:].sort().values)
+    first, second = (dataclasses.replace(task, val=task.val.select(part)) for part in parts)
+    return first, second
 
 
 def onnx_bytes(network: nn.Module, task: Task) -> bytes:
