@@ -190,7 +190,8 @@ class _Lift:
         return _Instead(_aten.split_with_sizes.default, (x, sizes, dim))
 
     def slice(self, node: Node) -> Any:
-        x, dim, start, end, step = (*node.args, *(0, 0, None, 1)[len(node.args) - 1 :])
+        filled: tuple[Any, ...] = (*node.args, *(0, None, None, 1)[len(node.args) - 1 :])
+        x, dim, start, end, step = filled
         labels = self._labels(x, dim)
         if labels is None:
             return node.args
@@ -208,11 +209,11 @@ class _Lift:
         if pattern is not None:
             at = 2 * (len(node.shape) - 1 - pattern.dim)
             if at < len(amounts):
-                for i, part in enumerate(
-                    (pattern.labels[: amounts[at]], pattern.labels[-amounts[at + 1] :]), at
-                ):
-                    if amounts[i] > 0:
-                        amounts[i] = self._count(part)
+                front, back = amounts[at], amounts[at + 1]
+                if front > 0:
+                    amounts[at] = self._count(pattern.labels[:front])
+                if back > 0:
+                    amounts[at + 1] = self._count(pattern.labels[-back:])
         return node.args[0], amounts, *node.args[2:]
 
     def layer_norm(self, node: Node) -> Any:

@@ -78,7 +78,7 @@ def _normalised(name: str, stays: Tensor, args: tuple[Any, ...], kwargs: dict[st
         folded = [x, present]
         dims = tuple(range(x.dim() - len(args[1]), x.dim()))
     value, present = folded
-    count = present.sum(dims, keepdim=True)
+    count = present.sum(dims, keepdim=True).clamp_min(1)  # a group that is gone altogether
     if name != "rms_norm":
         value = value - (value * present).sum(dims, keepdim=True) / count
     spread = (value.square() * present).sum(dims, keepdim=True) / count
