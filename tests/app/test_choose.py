@@ -34,6 +34,13 @@ def test_size_decides_when_size_was_asked():
     assert pick(rows, Target(smaller=2, faster=2)).row["key"] == "a"
 
 
+def test_level_candidates_are_told_apart_by_the_other_figure():
+    rows = [row("a", latency=1.0, size=250), row("b", latency=0.3, size=255)]
+    assert pick(rows, Target(smaller=2)).row["key"] == "b"
+    rows = [row("a", latency=0.300, size=400), row("b", latency=0.305, size=100)]
+    assert pick(rows, Target(faster=2)).row["key"] == "b"
+
+
 @pytest.mark.parametrize(
     ("candidate", "target", "said"),
     [

@@ -10,6 +10,7 @@ from typing import Any
 from netwright.core.budget import Target
 
 Row = dict[str, Any]
+LEVEL = 0.05  # differences in latency or size below this share decide nothing: the other figure does
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,10 @@ def choose(rows: Sequence[Row], original: Row, target: Target, metric: str, exam
     error = math.sqrt(max(2 * best * (1 - best), 0.0) / examples) if 0 <= best <= 1 else 0.0
     near = [r for r in meeting if r[metric] >= best - error]
     by_size = target.smaller is not None and target.faster is None
-    chosen = min(near, key=lambda r: r["bytes"] if by_size else r["onnx_latency_ms"])
+    first_figure, second_figure = ("bytes", "onnx_latency_ms") if by_size else ("onnx_latency_ms", "bytes")
+    least = min(r[first_figure] for r in near)
+    level = [r for r in near if r[first_figure] <= (1 + LEVEL) * least]
+    chosen = min(level, key=lambda r: r[second_figure])
     first = "smallest" if by_size else "fastest"
     for r in meeting:
         if r is chosen:

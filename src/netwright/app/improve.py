@@ -281,7 +281,8 @@ class _Job:
     def _trials(self, rows: list[Row], choice: Choice) -> list[Row]:
         keep = (
             "key", "label", "slug", "settings", "seed", "status", "reason", "seconds", "note", self.metric, "nll",
-            "ece", "onnx_latency_ms", "torch_latency_ms", "onnx_ratio", "onnx_ratio_low", "onnx_ratio_high", "faster", "bytes",
+            "ece", "onnx_latency_ms", "torch_latency_ms", "onnx_ratio",
+            "onnx_ratio_low", "onnx_ratio_high", "faster", "bytes",
             "parameters", "macs",
         )  # fmt: skip
         return [

@@ -17,6 +17,10 @@ from torch import Tensor
 from netwright.core.errors import BadInput
 
 
+_UMASK = os.umask(0)
+os.umask(_UMASK)
+
+
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
     """A temporary path in the same folder; renamed to `path` if the block ends well, removed otherwise."""
@@ -24,6 +28,7 @@ def atomic(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
         os.close(handle)
+        os.chmod(name, 0o666 & ~_UMASK)  # mkstemp's own mode would lock colleagues out
     except OSError as error:
         raise BadInput(f"cannot write {path}: {error.strerror or error}") from error
     temporary = Path(name)
