@@ -151,22 +151,18 @@ class Densify:
         more = rng.poisson(np.diff(densities, prepend=0.0) * np.pi * self.radius**2)
         power = self.log_powers(int(more.sum()), rng)
         result = np.full(len(densities), -np.inf)
-        top, rest, start = -np.inf, 0.0, 0  # rest: sum of all but the strongest, over the strongest
+        top, rest, start = -np.inf, -np.inf, 0  # logarithms of the strongest, and of the sum of all others
         for k, count in enumerate(more):
             part = power[start : start + count]
             start += count
             if count:
                 strongest = int(part.argmax())
                 new = float(part[strongest])
-                high = max(top, new)
-                scaled = np.exp(part - high)
-                scaled[strongest] = 0.0
-                loser = np.exp(min(top, new) - high) if top > -np.inf else 0.0
-                rest = rest * (np.exp(top - high) if top > -np.inf else 0.0) + loser + float(scaled.sum())
-                top = high
+                part[strongest] = min(top, new)
+                top = max(top, new)
+                rest = np.logaddexp(rest, _log_sum(part))
             if top > -np.inf:
-                others = self.noise + densities[k] * outside
-                result[k] = -np.logaddexp(_log(rest), _log(others) - top)
+                result[k] = top - np.logaddexp(rest, _log(self.noise + densities[k] * outside))
         return result
 
     def _outside(self) -> float:
@@ -180,6 +176,12 @@ class Densify:
                 "with a mean"
             )
         return float(mean)
+
+
+def _log_sum(logs: np.ndarray) -> float:
+    """log sum exp, without the temporaries of scipy's."""
+    top = logs.max()
+    return float(top + np.log(np.exp(logs - top).sum())) if top > -np.inf else -np.inf
 
 
 def _log(value: float) -> float:

@@ -87,9 +87,10 @@ class Pareto:
 
 @dataclass(frozen=True)
 class LogPareto:
-    """P(m > x) = (1 + log x)^-index for x >= 1: slowly varying, heavier than every power."""
+    """P(m > x) = (1 + log x)^-index for x >= 1: slowly varying, heavier than every power. log m has a mean for
+    index > 1."""
 
-    index: float = 1.0
+    index: float = 2.0
     tail_index = 0.0
     mean = np.inf
 
