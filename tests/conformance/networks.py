@@ -143,16 +143,16 @@ NETWORKS = tuple(_MAKE)
 
 
 @cache
-def _trained(name: str) -> tuple[nn.Module, Task]:
+def _trained(name: str, seed: int) -> tuple[nn.Module, Task]:
     make, shapes = _MAKE[name]
     task = _task(name, *shapes)
-    with seeded(0):
+    with seeded(seed):
         network = make()
-    Fit(epochs=4, batch_size=16, lr=5e-3)(network, task)
+    Fit(epochs=4, batch_size=16, lr=5e-3, seed=seed)(network, task)
     return network.eval(), task
 
 
-def subject(name: str) -> tuple[nn.Module, Task]:
-    """A fresh copy of the network, in evaluation mode, and its task."""
-    network, task = _trained(name)
+def subject(name: str, seed: int = 0) -> tuple[nn.Module, Task]:
+    """A fresh copy of the network trained from this seed, in evaluation mode, and its task."""
+    network, task = _trained(name, seed)
     return copy.deepcopy(network), task

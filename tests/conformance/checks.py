@@ -1,0 +1,195 @@
+"""What every method of a contract promises, checked on one network: a correct result, or NotApplicable with a reason.
+
+Each check returns the reason of a refusal, or '' after a correct result; anything else is an error.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import torch
+from tests.conformance.cases import SETTINGS
+from tests.conformance.networks import CLASSES, subject
+from torch import Tensor, nn
+
+from netwright.core.budget import Budget
+from netwright.core.catalogue import Method
+from netwright.core.contracts import Box
+from netwright.core.errors import NotApplicable
+from netwright.core.export import export
+from netwright.core.network import call, evaluating
+
+TINY = Budget(epochs=1)
+
+
+def built(row: Method) -> Any:
+    return row.build(**SETTINGS.get(row.slug, {}))
+
+
+def outputs(network: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
+    with evaluating(network), torch.no_grad():
+        return call(network, inputs)
+
+
+@contextmanager
+def untouched(*networks: nn.Module) -> Iterator[None]:
+    """Fails if a network's state, modes, gradients, hooks or structure differ after the block."""
+    before = [_state(n) for n in networks]
+    yield
+    for network, held in zip(networks, before, strict=True):
+        now = _state(network)
+        assert now["tensors"].keys() == held["tensors"].keys(), "the network's parameters have other names"
+        changed = [k for k, v in now["tensors"].items() if not torch.equal(v, held["tensors"][k])]
+        assert not changed, f"the network that was given has changed: {changed}"
+        for what in ("modules", "modes", "learns", "hooks"):
+            assert now[what] == held[what], f"the network that was given has other {what}"
+        assert not any(p.grad is not None for p in network.parameters()), "gradients were left behind"
+
+
+def _state(network: nn.Module) -> dict[str, Any]:
+    modules = dict(network.named_modules())
+    return {
+        "tensors": {k: v.detach().clone() for k, v in network.state_dict().items()},
+        "modules": {k: type(m) for k, m in modules.items()},
+        "modes": {k: m.training for k, m in modules.items()},
+        "learns": {k: p.requires_grad for k, p in network.named_parameters()},
+        "hooks": {k: len(m._forward_hooks) + len(m._forward_pre_hooks) for k, m in modules.items()},
+    }
+
+
+def refusable(check: Callable[..., None]) -> Callable[..., str]:
+    """NotApplicable is a result, if it says why."""
+
+    @wraps(check)
+    def checked(*args: Any) -> str:
+        reason = ""
+        try:
+            check(*args)
+        except NotApplicable as refusal:
+            reason = str(refusal) or "no reason"
+        assert not reason or len(reason) > 10, "a refusal must say why"
+        return reason
+
+    return checked
+
+
+def twice(run: Callable[[], Any]) -> tuple[Any, Any]:
+    """Two runs under different global seeds: a method's chance is its own."""
+    results = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        results.append(run())
+    return results[0], results[1]
+
+
+@refusable
+def transform(row: Method, name: str, folder: Path, suffix: str) -> None:
+    network, task = subject(name)
+    example = task.example(5)
+    with untouched(network):
+        made, again = twice(lambda: built(row)(network, task, TINY))
+    assert isinstance(made, nn.Module)
+    assert made is not network
+    assert not made.training, "a network is handed over in evaluation mode"
+    result = outputs(made, example)
+    assert result.shape == outputs(network, example).shape == (5, CLASSES)
+    assert result.isfinite().all()
+    assert torch.allclose(result, outputs(again, example), atol=1e-6), "the same seed gave another network"
+    if suffix:
+        written = export(made, task.example(2), folder / f"made{suffix}")
+        assert written.path.stat().st_size > 0
+
+
+@refusable
+def analysis(row: Method, name: str) -> None:
+    network, task = subject(name)
+    networks = [network, *(subject(name, seed=s)[0] for s in range(1, row.networks))]
+    with untouched(*networks):
+        finding, again = twice(lambda: built(row)(*networks, task.val))
+    assert finding.figures
+    for key, value in finding.figures.items():
+        assert math.isfinite(value), f"the figure '{key}' is {value}"
+        assert again.figures[key] == value, f"the figure '{key}' is not repeatable"
+    table = finding.table()
+    assert table
+    assert all(isinstance(line, dict) for line in table)
+    json.dumps(finding.to_json(), allow_nan=False)
+    drawn = finding.plot().to_plotly_json()
+    assert drawn["data"]
+
+
+@refusable
+def explainer(row: Method, name: str) -> None:
+    network, task = subject(name)
+    inputs = task.example(4)
+    given = inputs if len(inputs) > 1 else inputs[0]
+    predicted = outputs(network, inputs).argmax(1)
+    target = (predicted + 1) % CLASSES
+    with untouched(network):
+        found, again = twice(lambda: built(row)(network, given))
+        asked = built(row)(network, given, target)
+    shape = inputs[0].shape
+    expected = (4, *shape[2:]) if task.meaning == "image" else tuple(shape)
+    for explanation, wanted in ((found, predicted), (asked, target)):
+        assert tuple(explanation.attribution.shape) == expected
+        assert explanation.attribution.isfinite().all()
+        assert torch.equal(explanation.target.cpu(), wanted)
+        assert explanation.method
+        for score, values in explanation.scores.items():
+            assert len(values) == 4, f"the score '{score}' is not one per example"
+            assert values.isfinite().all()
+    assert torch.allclose(found.attribution, again.attribution, atol=1e-6)
+    assert (asked.attribution - found.attribution).abs().max() > 0, "another class is explained alike"
+    assert not found.attribution.requires_grad
+
+
+@refusable
+def verifier(row: Method, name: str) -> None:
+    network, task = subject(name)
+    x = task.example(6)[0]
+    label = outputs(network, task.example(6)).argmax(1) if len(task.example()) == 1 else torch.zeros(6).long()
+    draw = torch.Generator().manual_seed(0)
+    for radius in (0.0, 0.02, 1.5):
+        box = Box(x - radius, x + radius, label)
+        with untouched(network):
+            verdict, again = twice(lambda box=box: built(row)(network, box, Budget(seconds=20)))
+        assert len(verdict.answers) == 6
+        assert set(verdict.answers) <= {"holds", "violated", "unknown"}
+        assert list(again.answers) == list(verdict.answers)
+        worst = torch.full((6,), math.inf)
+        for _ in range(40):
+            inside = box.lower + (box.upper - box.lower) * torch.rand(x.shape, generator=draw)
+            worst = torch.minimum(worst, margins(outputs(network, (inside,)), label))
+        for i, answer in enumerate(verdict.answers):
+            assert verdict.margin[i] <= worst[i] + 1e-4, "a sampled point lies below the proved margin"
+            if answer == "holds":
+                assert verdict.margin[i] > 0
+            if answer == "violated":
+                found = verdict.counterexample[i : i + 1]
+                assert (box.lower[i] <= found + 1e-6).all()
+                assert (found <= box.upper[i] + 1e-6).all()
+                assert margins(outputs(network, (found,)), label[i : i + 1]) <= 0
+        if radius == 0.0:
+            assert list(verdict.answers) == ["holds"] * 6, "a box of one point is easy"
+
+
+def margins(logits: Tensor, label: Tensor) -> Tensor:
+    """Of the label over the best other class, (B,)."""
+    own = logits.gather(1, label[:, None])[:, 0]
+    others = logits.scatter(1, label[:, None], -math.inf)
+    return own - others.amax(1)
+
+
+@refusable
+def predictor(row: Method, name: str) -> None:
+    network, _ = subject(name)
+    with untouched(network):
+        score, again = twice(lambda: built(row)(network))
+    assert math.isfinite(score)
+    assert score == again
