@@ -57,7 +57,9 @@ class Classes:
         differ = (ra != rb) & (ra != FREE) & (rb != FREE)
         if not bool(differ.any()):
             return False
-        pairs = torch.stack([ra[differ], rb[differ]]).unique(dim=1)
+        count = len(self._root)
+        codes = (ra[differ] * count + rb[differ]).unique()  # each pair once
+        pairs = torch.stack([codes // count, codes % count])
         members, inverse = pairs.flatten().unique(return_inverse=True)
         left, right = inverse.view(2, -1).numpy()
         links = coo_matrix((np.ones(len(left), dtype=np.int8), (left, right)), shape=(len(members),) * 2)
