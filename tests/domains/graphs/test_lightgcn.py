@@ -1,3 +1,5 @@
+import gzip
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from netwright.core.budget import Budget
 from netwright.core.errors import BadInput, NotApplicable
 from netwright.domains.graphs.bpr import Triples, bpr_loss, sample
 from netwright.domains.graphs.classic_recommenders import EASE, ItemKNN, Popularity
-from netwright.domains.graphs.interactions import check, hold_out, interactions
+from netwright.domains.graphs.interactions import check, hold_out, interactions, load
 from netwright.domains.graphs.lightgcn import LightGCN, _Step
 from netwright.domains.graphs.ngcf import NGCF
 from netwright.domains.graphs.propagation import Propagation, adjacency
@@ -229,3 +231,45 @@ def test_hold_out_takes_its_share_of_every_user():
     degree = np.diff(matrix.indptr)
     assert (np.diff(taken.indptr) == np.floor(0.25 * degree)).all()
     assert ((rest + taken) != matrix).nnz == 0
+
+
+@pytest.mark.data("gowalla")
+def test_gowalla_is_the_published_split():
+    train, test = load("gowalla")
+    assert train.shape == (29_858, 40_981)
+    assert train.nnz == 810_128
+    assert train.multiply(test).nnz == 0
+    assert np.diff(test.indptr).max() > 20
+
+
+@pytest.mark.data("lastfm")
+def test_lastfm_trains_and_beats_popularity():
+    train, test = load("lastfm")
+    assert train.shape == (1892, 4489)
+    assert train.nnz == 42_135
+    fitted = LightGCN(epochs=6, lr=1e-2).fit(train)
+    assert fitted.score(test) > 1.3 * Popularity().fit(train).score(test)
+
+
+@pytest.mark.parametrize("content", ["1 2 3\n4 x 5\n", ""], ids=["words", "empty"])
+def test_broken_files_are_one_clear_error(tmp_path, content):
+    (tmp_path / "lastfm").mkdir()
+    for name in ("data1", "test1"):
+        with gzip.open(tmp_path / "lastfm" / f"{name}.txt.gz", "wt") as file:
+            file.write(content)
+    with pytest.raises(BadInput, match=r"data1\.txt"):
+        load("lastfm", tmp_path)
+
+
+def test_files_are_read_as_they_are_written(tmp_path):
+    (tmp_path / "lastfm").mkdir()
+    for name, text in (("data1", "1\t3\t3.2e+05\n2\t1\t7\n"), ("test1", "2\t3\t1\n")):
+        with gzip.open(tmp_path / "lastfm" / f"{name}.txt.gz", "wt") as file:
+            file.write(text)
+    train, test = load("lastfm", tmp_path)
+    assert (train.toarray() == [[0, 0, 1], [1, 0, 0]]).all()
+    assert (test.toarray() == [[0, 0, 0], [0, 0, 1]]).all()
+    with pytest.raises(BadInput, match="neither"):
+        load("gowalla", tmp_path)
+    with pytest.raises(BadInput, match="Did you mean 'lastfm'"):
+        load("lastfmm", tmp_path)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import os
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -75,9 +76,9 @@ def load(name: str, root: str | Path | None = None) -> tuple[sparse.csr_array, s
         raise BadInput(f"'{name}' is read from the folder that NETWRIGHT_DATA names, which is not set")
     folder = Path(base) / name
     if name == "gowalla":
-        train, test = (_adjacency_lists(_either(folder, stem)) for stem in ("train", "test"))
+        train, test = (_pairs(_either(folder, stem), _adjacency_list) for stem in ("train", "test"))
     else:
-        train, test = (_pairs_from_one(_either(folder, stem)) for stem in ("data1", "test1"))
+        train, test = (_pairs(_either(folder, stem), _weighted_pair) for stem in ("data1", "test1"))
     shape = tuple(int(max(train[:, i].max(), test[:, i].max())) + 1 for i in (0, 1))
     return interactions(*train.T, shape), interactions(*test.T, shape)
 
@@ -90,19 +91,24 @@ def _either(folder: Path, stem: str) -> Path:
     raise BadInput(f"{folder}: neither {stem}.txt.gz nor {stem}-two-thirds.txt.gz is there")
 
 
-def _lines(path: Path) -> list[list[int]]:
+def _pairs(path: Path, of_line: Callable[[list[str]], Iterable[tuple[int, int]]]) -> np.ndarray:
+    """Pairs (P, 2) of every line of a packed text file."""
     try:
         with gzip.open(path, "rt") as file:
-            return [[int(word) for word in line.split()] for line in file if line.strip()]
-    except (OSError, EOFError, ValueError) as error:
+            pairs = [pair for line in file if line.strip() for pair in of_line(line.split())]
+    except (OSError, EOFError, ValueError, IndexError) as error:
         raise BadInput(f"{path} cannot be read: {error}") from error
+    if not pairs:
+        raise BadInput(f"{path} holds no interactions")
+    return np.array(pairs, dtype=np.int64)
 
 
-def _adjacency_lists(path: Path) -> np.ndarray:
-    """Lines `user item item ...`, ids from 0 -> pairs (P, 2)."""
-    return np.array([(user, item) for user, *items in _lines(path) for item in items], dtype=np.int64)
+def _adjacency_list(words: list[str]) -> Iterable[tuple[int, int]]:
+    """`user item item ...`, ids from 0."""
+    user = int(words[0])
+    return ((user, int(item)) for item in words[1:])
 
 
-def _pairs_from_one(path: Path) -> np.ndarray:
-    """Lines `user item weight`, ids from 1 -> pairs (P, 2)."""
-    return np.array([row[:2] for row in _lines(path)], dtype=np.int64) - 1
+def _weighted_pair(words: list[str]) -> Iterable[tuple[int, int]]:
+    """`user item weight`, ids from 1; the weight is not used."""
+    return [(int(words[0]) - 1, int(words[1]) - 1)]
