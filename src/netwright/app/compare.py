@@ -123,6 +123,7 @@ class Comparison:
             "adapt": ("method_seconds", self.task.primary),
             "train": ("method_seconds", self.task.primary),
             "explain": ("deletion", "insertion"),
+            "verify": ("seconds", "certified"),
         }.get(self.goal, (None, None))
 
     @property

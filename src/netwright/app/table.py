@@ -42,11 +42,11 @@ def latency_cell(row: Row) -> str:
 
 
 def faster_cell(row: Row) -> str:
-    """How many times faster than the original, with the spread; 'no difference' where 1 lies inside it."""
+    """How many times faster than the original, with the spread; 'level' where 1 lies inside it."""
     if "faster" not in row or row["slug"] == "original":
         return ""
     low, high = 1 / row["onnx_ratio_high"], 1 / row["onnx_ratio_low"]
-    return f"{row['faster']:.2f}x" + (" (no difference)" if low <= 1 <= high else f" ({low:.2f}-{high:.2f})")
+    return f"{row['faster']:.2f}x" + (" (level)" if low <= 1 <= high else f" ({low:.2f}-{high:.2f})")
 
 
 def columns(comparison: Comparison) -> list[Column]:
@@ -68,6 +68,9 @@ def columns(comparison: Comparison) -> list[Column]:
             ("ignores weights?", number("weights_similarity", lambda v: f"{'yes' if v > 0.5 else 'no'} ({v:.2f})")),
             ("s/example", number("seconds_per_example", lambda v: f"{v:.2g}")),
         ]  # fmt: skip
+    if comparison.goal == "verify":
+        shares: list[Column] = [(n, number(n, percent)) for n in ("clean", "attacked", "certified")]
+        return [*shares, ("radius", number("radius", lambda v: f"{v:.4f}")), seconds]
     if comparison.original is None:
         return [("figures", all_figures), seconds]
     return [(metric, quality), *calibration, seconds]
@@ -121,7 +124,7 @@ def rich_table(comparison: Comparison) -> Any:
     table.add_column("")
     table.add_column("method")
     for name, _ in columns(comparison):
-        table.add_column(name, justify="left" if name == "figures" else "right")
+        table.add_column(name, justify="left" if name == "figures" else "right", no_wrap=name != "figures")
     below = []
     for mark, row, cells in lines(comparison):
         if cells:

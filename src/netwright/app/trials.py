@@ -26,6 +26,7 @@ ORIGINAL = "original"  # the slug of the network as it was given, measured like 
 ONNX = "candidate.onnx"
 FINDING = "finding.json"
 EXPLAINED = 16  # validation examples that an Explainer explains
+VERIFIED = 50  # validation examples that a Verifier bounds
 
 Wanted = str | tuple[str, Mapping[str, Any]]
 
@@ -159,8 +160,30 @@ def run_explainer_trial(trial: Trial, network: nn.Module, task: Task) -> Outcome
     return Outcome(figures)
 
 
+def run_verifier_trial(trial: Trial, network: nn.Module, task: Task) -> Outcome:
+    """Run a Verifier on boxes around the first validation examples.
+
+    figures: clean, attacked and certified accuracy within the radius (2/255 for images, else 0.01), and the radius.
+    """
+    from netwright.verify.certify import certified_accuracy
+
+    radius = default_radius(task)
+    found = certified_accuracy(
+        network, task, radius, built(trial), trial.budget, examples=VERIFIED, role="val"
+    )
+    return Outcome(
+        {"clean": found.clean, "attacked": found.attacked, "certified": found.certified, "radius": radius}
+    )
+
+
+def default_radius(task: Task) -> float:
+    """Two grey levels of an image; a hundredth of the input's unit otherwise."""
+    return 2 / 255 if task.meaning == "image" and task.normalise is not None else 0.01
+
+
 FUNCTIONS: dict[str, Callable[[Trial, nn.Module, Task], Outcome]] = {
     "Transform": run_transform_trial,
     "Analysis": run_analysis_trial,
     "Explainer": run_explainer_trial,
+    "Verifier": run_verifier_trial,
 }
