@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from netwright.core.checkpoint import atomic
+from netwright.core.compare import relative_error
 from netwright.core.errors import BadInput, NetwrightError, NotApplicable
 from netwright.core.graph.trace import trace
 from netwright.core.latency import onnx_feed, onnx_session
@@ -235,7 +236,7 @@ def _prove(subject: nn.Module, inputs: tuple[Tensor, ...], path: Path, dynamic: 
         if len(got) != len(expected):
             raise NetwrightError(f"the file gives {len(got)} outputs, the network {len(expected)}")
         for a, b in zip(expected, got, strict=True):
-            worst = max(worst, _error(a, b))
+            worst = max(worst, relative_error(a, b))
     if not worst <= tolerance:
         raise NetwrightError(
             f"the exported {path.suffix} file gives other outputs than the network "
@@ -279,15 +280,3 @@ def _like(tensor: Tensor, batch: int | None, generator: torch.Generator) -> Tens
         return (noise * (std if std > 0 else 1.0) + mean).to(tensor.dtype)
     low, high = int(tensor.min()), int(tensor.max())
     return torch.randint(low, high + 1, shape, generator=generator).to(tensor.dtype)
-
-
-def _error(expected: Tensor, got: Tensor) -> float:
-    """max |a - b| / max |a|; infinite where shapes differ or one alone is NaN or infinite."""
-    a, b = expected.detach().double(), got.detach().double()
-    if a.shape != b.shape or not torch.equal(torch.isfinite(a), torch.isfinite(b)):
-        return float("inf")
-    finite = torch.isfinite(a)
-    if not bool(finite.any()):
-        return 0.0
-    a, b = a[finite], b[finite]
-    return ((a - b).abs().max() / a.abs().max().clamp_min(1e-12)).item()

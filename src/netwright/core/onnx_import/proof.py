@@ -1,0 +1,60 @@
+"""The network that was read gives what ONNX Runtime gives for the file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, fx
+from torch.utils._pytree import tree_leaves
+
+from netwright.core.compare import relative_error
+from netwright.core.errors import NetwrightError
+from netwright.core.latency import onnx_feed, onnx_session
+
+if TYPE_CHECKING:
+    from netwright.core.onnx_import.reader import Input, Plan
+
+TOLERANCE = 1e-3
+# where a file rounds, a sum on the border between two steps may fall to either side
+TOLERANCE_QUANTISED = 5e-2
+
+
+def prove(network: fx.GraphModule, path: Path, inputs: list[Input], plan: Plan) -> float:
+    """The largest relative difference on random inputs; an error if it is more than TOLERANCE.
+
+    Where the file fixes the batch and the network does not, two of the file's batches go through the network at
+    once and through the file one by one.
+    """
+    runs = 2 if plan.free and plan.batch else 1
+    batch = plan.batch or 3
+    generator = torch.Generator().manual_seed(0)
+    parts = [
+        tuple(_random(i, s, generator) for i, s in zip(inputs, plan.at(batch), strict=True))
+        for _ in range(runs)
+    ]
+    session = onnx_session(path)
+    given = [[torch.as_tensor(a) for a in session.run(None, onnx_feed(session, part))] for part in parts]
+    expected = [torch.cat(p) if runs > 1 and p[0].dim() else p[0] for p in zip(*given, strict=True)]
+    together = tuple(
+        torch.cat(p) if runs > 1 and s and s[0] is None else p[0]
+        for p, s in zip(zip(*parts, strict=True), plan.shapes, strict=True)
+    )
+    with torch.no_grad():
+        got = tree_leaves(network(*together))
+    worst = max(relative_error(a, b) for a, b in zip(expected, got, strict=True))
+    rounds = any("quant" in str(n.target) for n in network.graph.nodes)
+    if not worst <= (TOLERANCE_QUANTISED if rounds else TOLERANCE):
+        raise NetwrightError(
+            f"the network as read gives other outputs than ONNX Runtime (relative difference {worst:.2g}); "
+            "please report this file"
+        )
+    return worst
+
+
+def _random(entry: Input, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """Normal for floats; zeros and ones for the rest, which any vocabulary and any mask has."""
+    if entry.dtype.is_floating_point:
+        return torch.randn(shape, generator=generator).to(entry.dtype)
+    return torch.randint(0, 2, shape, generator=generator).to(entry.dtype)

@@ -1,0 +1,317 @@
+"""Operators that move numbers without changing them."""
+
+from __future__ import annotations
+
+import math
+import operator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from netwright.core.onnx_import import functions
+from netwright.core.onnx_import.emitter import Emitter
+from netwright.core.onnx_import.layers import layer_name
+from netwright.core.onnx_import.registry import Node, reads
+from netwright.core.onnx_import.values import Const, Results, Size, Value
+
+
+@reads("Reshape")
+def _reshape(e: Emitter, n: Node) -> Results:
+    x = n.operand(0)
+    sizes = n.sizes(1) if n.has(1) else list(n.attribute("shape"))
+    if isinstance(x, Const) and not any(isinstance(s, Size) for s in sizes):
+        kept = [x.shape[i] if s == 0 and not n.attribute("allowzero", 0) else s for i, s in enumerate(sizes)]
+        return Const(x.tensor.reshape(kept), x.name and f"{x.name}.{kept}", x.weight, path=x.name or x.path)
+    if not n.attribute("allowzero", 0):
+        sizes = [e.size(x, i) if isinstance(s, int) and s == 0 else s for i, s in enumerate(sizes)]
+    sizes = _batched(e, x, sizes)
+    if len(sizes) == 2 and _same_first(x, sizes[0]) and x.dim > 2 and _rest(x, sizes[1]):
+        return e.module(nn.Flatten(1), x)
+    return e.method("reshape", x, sizes)
+
+
+def _batched(e: Emitter, x: Any, sizes: list[Any]) -> list[Any]:
+    """The sizes for any batch: the first one follows the batch if the input's first one does.
+
+    A file that fixes its batch says, for a batch of one, (1, -1) or (8, 16, 4) for eight heads: these become
+    (batch, -1) and (8 * batch, 16, 4). A file that does not fix it may say (-1, 10): this becomes (batch, 10).
+    """
+    if not (isinstance(x, Value) and x.dim and x.varies(0) and sizes):
+        return sizes
+    first = sizes[0]
+    if not isinstance(first, int):
+        return sizes
+    batch = e.size(x, 0)
+    if first == -1:
+        rest = [s for s in sizes[1:] if isinstance(s, int)]
+        if len(rest) == len(sizes) - 1 and all(p.numel() == p.shape[0] * math.prod(rest) for p in x.probes):
+            return [batch, *rest]
+        return sizes
+    if e.batch is None or first % e.batch:
+        return sizes
+    probe = x.probes[0].shape[0]  # the first axis may hold several times the batch
+    times = probe // e.probe_batches[0]
+    whole = e.batch * times
+    return [batch if first == whole else (batch // times) * (first // e.batch), *sizes[1:]]
+
+
+def _same_first(x: Any, size: Any) -> bool:
+    return isinstance(x, Value) and (
+        (isinstance(size, Size) and size.probes == tuple(p.shape[0] for p in x.probes)) or size == x.shape[0]
+    )
+
+
+def _rest(x: Value, size: Any) -> bool:
+    return isinstance(size, int) and (size == -1 or all(size == math.prod(p.shape[1:]) for p in x.probes))
+
+
+@reads("Flatten")
+def _flatten(e: Emitter, n: Node) -> Results:
+    x, axis = n.operand(0), n.attribute("axis", 1)
+    axis = axis % x.dim if axis < 0 else axis
+    if axis == 1 and x.dim > 1:
+        return e.module(nn.Flatten(1), x)
+    first: Any = 1
+    for i in range(axis):
+        first = e.size(x, i) * first
+    return e.method("reshape", x, [first, -1])
+
+
+@reads("Transpose")
+def _transpose(e: Emitter, n: Node) -> Results:
+    x = n.operand(0)
+    axes = n.attribute("perm") or list(range(x.dim))[::-1]
+    return x.permute(tuple(axes)) if isinstance(x, Const) else e.method("permute", x, list(axes))
+
+
+@reads("Squeeze")
+def _squeeze(e: Emitter, n: Node) -> Results:
+    x, axes = n.operand(0), n.list(1, "axes")
+    if axes is None:
+        shapes = [p.shape for p in x.probes] if isinstance(x, Value) else [x.shape]
+        axes = [i for i in range(x.dim) if all(s[i] == 1 for s in shapes)]
+    if any(s != 1 for a in axes for s in {x.shape[a]}):
+        raise ValueError(f"cannot squeeze axes {axes} of {list(x.shape)}")
+    return e.method("squeeze", x, axes)
+
+
+@reads("Unsqueeze")
+def _unsqueeze(e: Emitter, n: Node) -> Results:
+    x, axes = n.operand(0), n.list(1, "axes") or []
+    for axis in sorted(a % (x.dim + len(axes)) for a in axes):
+        x = e.method("unsqueeze", x, axis)
+    return x
+
+
+@reads("Concat")
+def _concat(e: Emitter, n: Node) -> Results:
+    parts = [e.tensor(v) if not isinstance(v, (Const, Value)) else v for v in n.inputs]
+    axis = n.attribute("axis")
+    axis = axis % parts[0].dim
+    widest = next((v for v in parts if isinstance(v, Value) and v.varies(0)), None)
+    if widest is not None and axis != 0 and e.batch == 1:
+        # a file that fixes the batch at one joins a learned token, say, as if it were an example
+        batch = e.size(widest, 0)
+        one = lambda v: v.shape[0] == 1 and not (isinstance(v, Value) and v.varies(0))
+        parts = [e.method("expand", v, [batch] + [-1] * (v.dim - 1)) if one(v) else v for v in parts]
+    return parts[0] if len(parts) == 1 else e.call(torch.cat, parts, axis)
+
+
+@reads("Split")
+def _split(e: Emitter, n: Node) -> Results:
+    x, sizes = n.operand(0), n.list(1, "split")
+    axis = n.attribute("axis", 0) % x.dim
+    if sizes is None:
+        count = n.attribute("num_outputs", len(n.used))
+        whole = x.shape[axis]
+        each = -(-whole // count)
+        sizes = [each] * (count - 1) + [whole - each * (count - 1)]
+    return tuple(e.call(torch.split, x, sizes, axis))
+
+
+@reads("Slice")
+def _slice(e: Emitter, n: Node) -> Results:
+    x = n.operand(0)
+    starts = n.sizes(1) if n.has(1) else n.attribute("starts")
+    ends = n.sizes(2) if n.has(2) else n.attribute("ends")
+    axes = n.list(3, "axes") or list(range(len(starts)))
+    steps = n.integers(4) or [1] * len(axes)
+    window: list[Any] = [slice(None)] * x.dim
+    for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
+        if step < 0:
+            x, start, end = _reversed(e, n, x, axis, start, end)
+        start = None if isinstance(start, int) and start == 0 else start
+        end = None if isinstance(end, int) and end >= 2**31 - 1 else end
+        window[axis] = slice(start, end, abs(step) if abs(step) != 1 else None)
+    return x if window == [slice(None)] * x.dim else e.call(operator.getitem, x, tuple(window))
+
+
+def _reversed(e: Emitter, n: Node, x: Any, axis: int, start: Any, end: Any) -> tuple[Any, int, Any]:
+    """x flipped along the axis, with the bounds counted from its end."""
+    size = e.size(x, axis)
+    if not all(isinstance(v, int) for v in (size, start, end)):
+        raise n.refuse("with a negative step and bounds that are computed")
+    first = min(start + size if start < 0 else start, size - 1)
+    last = max(end + size if end < 0 else end, -1)
+    return e.call(torch.flip, x, [axis]), size - 1 - first, size - 1 - last
+
+
+@reads("Gather")
+def _gather(e: Emitter, n: Node) -> Results:
+    x, index, axis = n.operand(0), n.operand(1), n.attribute("axis", 0)
+    axis = axis % x.dim
+    floating = isinstance(x, Const) and x.weight and x.tensor.is_floating_point() and x.dim == 2
+    if floating and axis == 0 and isinstance(index, Value):
+        layer = nn.Embedding(*x.shape, device="meta")
+        layer.weight = e.parameter(x)
+        return e.module(layer, index, name=layer_name(x))
+    if isinstance(index, Const) and index.dim == 0:
+        return e.call(torch.select, x, axis, int(index.tensor))
+    if isinstance(index, Const) and index.dim == 1 and isinstance(x, Value):
+        picks = index.tensor.long()
+        low, stop = int(picks.min()), int(picks.max()) + 1
+        if low >= 0 and stop - low == len(picks) and bool((picks == torch.arange(low, stop)).all()):
+            return e.call(operator.getitem, x, (*[slice(None)] * axis, slice(low, stop)))
+    return e.call(operator.getitem, x, (*[slice(None)] * axis, _long(e, index)))
+
+
+def _long(e: Emitter, index: Any) -> Any:
+    if isinstance(index, Const):
+        return Const(index.tensor.long(), path=index.path)
+    return (
+        index
+        if isinstance(index, Value) and index.probes[0].dtype == torch.int64
+        else e.method("long", index)
+    )
+
+
+@reads("GatherElements")
+def _gather_elements(e: Emitter, n: Node) -> Results:
+    return e.call(functions.gather_elements, n.operand(0), _long(e, n.operand(1)), n.attribute("axis", 0))
+
+
+@reads("GatherND")
+def _gather_nd(e: Emitter, n: Node) -> Results:
+    if n.attribute("batch_dims", 0):
+        raise n.refuse("with batch_dims", "batch_dims 0")
+    return e.call(functions.gather_nd, n.operand(0), _long(e, n.operand(1)))
+
+
+@reads("ScatterND")
+def _scatter_nd(e: Emitter, n: Node) -> Results:
+    mode = n.attribute("reduction", "none")
+    if mode not in ("none", "add"):
+        raise n.refuse(f"reduction {mode}", "none, add")
+    return e.call(functions.scatter_nd, n.operand(0), _long(e, n.operand(1)), n.operand(2), mode)
+
+
+@reads("ScatterElements", "Scatter")
+def _scatter(e: Emitter, n: Node) -> Results:
+    mode, axis = n.attribute("reduction", "none"), n.attribute("axis", 0)
+    index = _long(e, n.operand(1))
+    if mode == "none":
+        return e.call(torch.scatter, n.operand(0), axis, index, n.operand(2))
+    kinds = {"add": "sum", "mul": "prod", "max": "amax", "min": "amin"}
+    return e.call(torch.scatter_reduce, n.operand(0), axis, index, n.operand(2), kinds[mode])
+
+
+@reads("Expand")
+def _expand(e: Emitter, n: Node) -> Results:
+    x, wanted = n.operand(0), n.sizes(1)
+    rank = max(x.dim, len(wanted))
+    if x.dim < rank:
+        x = e.method("reshape", x, [1] * (rank - x.dim) + e.sizes(x))
+    wanted = [1] * (rank - len(wanted)) + wanted
+    return e.method("expand", x, [-1 if isinstance(w, int) and w == 1 else w for w in wanted])
+
+
+@reads("Tile")
+def _tile(e: Emitter, n: Node) -> Results:
+    return e.method("repeat", n.operand(0), n.sizes(1))
+
+
+@reads("ConstantOfShape")
+def _constant_of_shape(e: Emitter, n: Node) -> Results:
+    value = n.attribute("value", torch.zeros(1))
+    sizes = n.sizes(0)
+    if not any(isinstance(s, Size) for s in sizes):
+        return Const(torch.full(sizes, value.item(), dtype=value.dtype), path=e.scope)
+    made = e.call(torch.full, sizes, value.item(), dtype=value.dtype)
+    made.zeros = value.item() == 0
+    return made
+
+
+@reads("Range")
+def _range(e: Emitter, n: Node) -> Results:
+    ends = [_number(v) for v in n.inputs]
+    if any(isinstance(v, Value) for v in ends):
+        raise n.refuse("with ends that are computed from data")
+    return e.call(torch.arange, *ends)
+
+
+def _number(operand: Any) -> Any:
+    if isinstance(operand, Const):
+        return operand.tensor.item()
+    return operand if isinstance(operand, Value) else operand.ravel()[0]
+
+
+@reads("Pad")
+def _pad(e: Emitter, n: Node) -> Results:
+    x, mode = n.operand(0), n.attribute("mode", "constant")
+    pads = n.sizes(1) if n.has(1) else n.attribute("pads") or n.attribute("paddings")
+    axes = [a % x.dim for a in n.integers(3) or range(x.dim)]
+    before, after = pads[: len(axes)], pads[len(axes) :]
+    if mode != "constant":
+        for axis, b, a in zip(axes, before, after, strict=True):
+            if not (isinstance(a, int) and isinstance(b, int) and a == b == 0):
+                x = e.call(functions.pad_by_index, x, axis, b, a, mode)
+        return x
+    fill = n.constant(2)
+    value = n.attribute("value", 0.0) if fill is None else fill.item()
+    by_axis = dict(zip(axes, zip(before, after, strict=True), strict=True))
+    both = [v for axis in reversed(range(x.dim)) for v in by_axis.get(axis, (0, 0))]
+    while len(both) > 2 and both[-2:] == [0, 0]:
+        both = both[:-2]
+    return e.call(F.pad, x, both, value=value)
+
+
+@reads("Trilu")
+def _triangle(e: Emitter, n: Node) -> Results:
+    offset = n.integers(1) or [0]
+    return e.call(torch.triu if n.attribute("upper", 1) else torch.tril, n.operand(0), offset[0])
+
+
+@reads("OneHot")
+def _one_hot(e: Emitter, n: Node) -> Results:
+    depth = n.integers(1)
+    assert depth is not None
+    return e.call(functions.one_hot, n.operand(0), depth[0], n.operand(2), n.attribute("axis", -1))
+
+
+@reads("EyeLike")
+def _eye(e: Emitter, n: Node) -> Results:
+    from netwright.core.onnx_import.registry import torch_type
+
+    x = n.operand(0)
+    rows, columns = x.shape
+    kind = torch_type(n.attribute("dtype")) if n.attribute("dtype") else torch.float32
+    ones = torch.ones(rows, columns, dtype=kind)
+    k = n.attribute("k", 0)
+    return Const(ones.triu(k).tril(k))
+
+
+@reads("DepthToSpace", "SpaceToDepth")
+def _blocks(e: Emitter, n: Node) -> Results:
+    x, block = n.operand(0), n.attribute("blocksize")
+    b, c, h, w = e.sizes(x)
+    if n.op == "SpaceToDepth":
+        split = e.method("reshape", x, [b, c, h // block, block, w // block, block])
+        moved = e.method("permute", split, [0, 3, 5, 1, 2, 4])
+        return e.method("reshape", moved, [b, c * block * block, h // block, w // block])
+    if n.attribute("mode", "DCR") == "CRD":
+        return e.module(nn.PixelShuffle(block), x)
+    split = e.method("reshape", x, [b, block, block, c // (block * block), h, w])
+    moved = e.method("permute", split, [0, 3, 4, 1, 5, 2])
+    return e.method("reshape", moved, [b, c // (block * block), h * block, w * block])
