@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
+from tests.data.making import picture
 
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("NETWRIGHT_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
-
-
-def picture(seed: int, size: tuple[int, int] = (12, 10), mode: str = "RGB", kind: str = "png") -> bytes:
-    """A random image of height x width, as the bytes of a file."""
-    shape = size if mode == "L" else (*size, 3)
-    pixels = np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
-    out = io.BytesIO()
-    Image.fromarray(pixels, mode).save(out, kind)
-    return out.getvalue()
 
 
 @pytest.fixture

@@ -136,3 +136,7 @@ def test_an_unwritable_cache_is_one_clear_error(tmp_path, monkeypatch):
     monkeypatch.setenv("NETWRIGHT_CACHE", str(tmp_path / "file"))
     with pytest.raises(BadInput, match="cannot write"):
         fetching.fetch("mnist")
+
+
+def test_what_is_embedded_needs_no_fetching():
+    assert any(file.name.startswith("digits") for file in fetching.fetch("digits").iterdir())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import http.client
+import importlib.util
 import os
 import urllib.error
 import urllib.request
@@ -28,8 +29,9 @@ def fetch(name: str) -> Path:
     only when its checksum is right.
     """
     wanted = source(name)
-    if not wanted.files:
-        return Path()  # nothing to fetch: it comes with an installed package
+    if not wanted.files:  # it comes with an installed package
+        spec = importlib.util.find_spec("sklearn.datasets.data")
+        return Path(next(iter(spec.submodule_search_locations or [""]))) if spec else Path()
     at_hand = locate(wanted)
     if at_hand is not None:
         return at_hand[0].parent

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -60,6 +61,7 @@ def _write(folder: Path, shape: tuple[int, ...], splits: Iterable[tuple[str, Row
                 f"{total:,} images of {'x'.join(map(str, shape))} need {needed / 1e9:.1f} GB in {folder.parent}, "
                 f"which has {free / 1e9:.1f} GB: choose a smaller size=, a limit=, or set NETWRIGHT_CACHE"
             )
+        _sweep(folder.parent)
         made = Path(tempfile.mkdtemp(prefix=".making-", dir=folder.parent))
     except OSError as error:
         raise BadInput(f"cannot write {folder.parent}: {error.strerror or error}") from error
@@ -77,6 +79,13 @@ def _write(folder: Path, shape: tuple[int, ...], splits: Iterable[tuple[str, Row
         raise BadInput(f"cannot write {folder.parent}: {error.strerror or error}") from error
     finally:
         shutil.rmtree(made, ignore_errors=True)
+
+
+def _sweep(parent: Path) -> None:
+    """Remove what runs that were killed more than a day ago left half-made."""
+    for left in parent.glob(".making-*"):
+        if time.time() - left.stat().st_mtime > 86_400:
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _write_split(folder: Path, role: str, rows: Rows, shape: tuple[int, ...], done: int, total: int) -> int:
