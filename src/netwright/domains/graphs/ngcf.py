@@ -66,10 +66,9 @@ class NGCF(Recommender):
 
             def step(batch: Triples) -> float:
                 n_users = self.interactions_.shape[0]
-                asked = (batch.users, batch.positives + n_users, batch.negatives + n_users)
-                final = self._final(training=True)
-                ranking = bpr_loss(*(final[nodes] for nodes in asked))
-                norms = sum(self.weight_[nodes].pow(2).sum() for nodes in asked)
+                asked = torch.stack([batch.users, batch.positives + n_users, batch.negatives + n_users])
+                ranking = bpr_loss(*self._final(training=True)[asked])
+                norms = self.weight_[asked].pow(2).sum()
                 optimiser.zero_grad(set_to_none=True)
                 (ranking + self.l2 * 0.5 * norms / len(batch.users)).backward()
                 optimiser.step()

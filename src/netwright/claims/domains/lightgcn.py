@@ -1,0 +1,126 @@
+"""What the paper of LightGCN says against NGCF and matrix factorisation, measured here on LastFM."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from scipy import sparse
+
+from netwright.claims.record import Claim, Measured, Scale
+from netwright.claims.statistics import difference, mean, spread
+from netwright.core import progress
+from netwright.domains.graphs.classic_recommenders import EASE, ItemKNN, Popularity
+from netwright.domains.graphs.interactions import hold_out, load
+from netwright.domains.graphs.lightgcn import LightGCN
+from netwright.domains.graphs.ngcf import NGCF
+from netwright.domains.graphs.recommender import Recommender
+
+CLAIM = Claim(
+    slug="lightgcn",
+    paper="Recall@20 on Gowalla 0.1830 against NGCF's 0.157, 16 % better on average over three data sets",
+    setting=(
+        "LastFM (1,892 users, 4,489 items, 42,135 training pairs), full ranking with training positives masked; "
+        "test pairs of two thirds of the users, the others are left out of the mean; d = 64, 3 layers, batch 2048, "
+        "Adam 1e-2, 40 epochs for every learned arm; each arm's regulariser chosen among three values by Recall@20 on a "
+        "tenth of the training pairs (first seed, half the epochs), then trained on all training pairs. Gowalla beside "
+        "PyTorch Geometric: benchmarks/lightgcn_epoch.py"
+    ),
+    holds_if="LightGCN's Recall@20 is above NGCF's and MF-BPR's by more than one pooled standard deviation over seeds",
+)
+
+L2 = (1e-4, 1e-3, 1e-2)
+EPOCHS, LR = 40, 1e-2
+# arm: its recommender, and the values of its one tuned field
+ARMS: dict[str, tuple[Recommender, str, tuple[float, ...]]] = {
+    "lightgcn": (LightGCN(epochs=EPOCHS, lr=LR), "l2", L2),
+    "mf-bpr": (LightGCN(layers=0, epochs=EPOCHS, lr=LR), "l2", L2),
+    "ngcf": (NGCF(epochs=EPOCHS, lr=LR), "l2", L2),
+    "item-knn": (ItemKNN(), "neighbours", (20, 100, 400)),
+    "ease": (EASE(), "l2", (50.0, 250.0, 1000.0)),
+    "popularity": (Popularity(), "", ()),
+}
+# ablations keep LightGCN's regulariser
+ABLATIONS: dict[str, Callable[[LightGCN], Recommender]] = {
+    "last layer only": lambda best: dataclasses.replace(best, combine="last"),
+    "left-normalised": lambda best: dataclasses.replace(best, normalisation="left"),
+    "with feature transforms": lambda best: plain(best, transform=True),
+    "with leaky ReLU": lambda best: plain(best, activation=True),
+}
+LEARNED = ("lightgcn", "mf-bpr", "ngcf")
+
+
+def plain(best: LightGCN, transform: bool = False, activation: bool = False) -> NGCF:
+    """LightGCN with one of NGCF's parts."""
+    return NGCF(
+        epochs=best.epochs, lr=best.lr, l2=best.l2, transform=transform, activation=activation, interaction=False,
+        dropout=0.0,
+    )  # fmt: skip
+
+
+def tuned(arm: str, train: sparse.csr_array) -> Recommender:
+    """The arm with the value that ranks held-out training pairs best."""
+    model, name, values = ARMS[arm]
+    fit, held = hold_out(train, 0.1, seed=0)
+    short = {"epochs": EPOCHS // 2} if arm in LEARNED else {}
+    recall = {v: dataclasses.replace(model, **{name: v}, **short).fit(fit).score(held) for v in values}
+    return dataclasses.replace(model, **{name: max(recall, key=lambda v: recall[v])}) if recall else model
+
+
+def measure(scale: Scale) -> Measured:
+    train, test = load("lastfm")
+    rows: list[dict[str, Any]] = []
+    chosen = {}
+    for done, arm in enumerate(ARMS):
+        chosen[arm] = tuned(arm, train)
+        progress.step(done, len(ARMS) + len(ABLATIONS), arm)
+        rows += rows_of(arm, chosen[arm], train, test, scale)
+    for done, (arm, build) in enumerate(ABLATIONS.items()):
+        progress.step(len(ARMS) + done, len(ARMS) + len(ABLATIONS), arm)
+        rows += rows_of(arm, build(chosen["lightgcn"]), train, test, scale)
+    return judge(rows)
+
+
+def rows_of(
+    arm: str, model: Recommender, train: sparse.csr_array, test: sparse.csr_array, scale: Scale
+) -> list[dict[str, Any]]:
+    """One row per seed; arms without chance are fitted once and stand in every row."""
+    seeded = hasattr(model, "seed")
+    ranked = None
+    rows = []
+    for seed in scale.seeds:
+        if seeded:
+            model = dataclasses.replace(model, seed=seed)
+        if seeded or ranked is None:
+            ranked = model.fit(train).rank(test)
+        rows.append(
+            {"arm": arm, "seed": seed, "recall": ranked.recall, "ndcg": ranked.ndcg, "users": ranked.users}
+            | {name: getattr(model, name) for name in ("l2", "neighbours") if hasattr(model, name)}
+        )
+    return rows
+
+
+def judge(rows: list[dict[str, Any]]) -> Measured:
+    arms = list(dict.fromkeys(r["arm"] for r in rows))
+    figures: dict[str, Any] = {
+        arm: {
+            "recall": mean(rows, arm, "recall"),
+            "sd": spread(rows, arm, "recall"),
+            "ndcg": mean(rows, arm, "ndcg"),
+        }
+        for arm in arms
+    }
+    ahead = {}
+    for arm in arms[1:]:
+        figures[f"lightgcn - {arm}"] = difference(rows, "lightgcn", arm, "recall")
+        pooled = ((figures["lightgcn"]["sd"] ** 2 + figures[arm]["sd"] ** 2) / 2) ** 0.5
+        ahead[arm] = figures["lightgcn"]["recall"] - figures[arm]["recall"] > pooled
+    wins = [ahead["ngcf"], ahead["mf-bpr"]]
+    verdict = "holds" if all(wins) else "mixed" if any(wins) else "does not hold here"
+    shown = ", ".join(f"{arm} {figures[arm]['recall']:.4f}" for arm in arms)
+    better = [arm for arm in arms[1:] if figures[arm]["recall"] > figures["lightgcn"]["recall"]]
+    notes = (
+        f"Above LightGCN here: {', '.join(better)}. " if better else "No arm is above LightGCN here. "
+    ) + "NDCG@20 stands in the rows. The test split at hand holds two thirds of the published one's users."
+    return Measured(rows, verdict, f"Recall@20 on LastFM: {shown}", figures, notes)
