@@ -157,6 +157,9 @@ def _goal_command(goal: str, text: str) -> None:
         limit: Limit = None,
         state: State = None,
         trust_pickle: Trust = False,
+        radius: Annotated[
+            float | None, typer.Option(help="verify: the L-infinity radius around inputs.")
+        ] = None,
         json_: Json = False,
     ) -> None:
         from netwright.app import one, screen

@@ -48,6 +48,7 @@ def run(
     task_options: dict[str, Any],
     state: Path | None,
     trust_pickle: bool,
+    radius: float | None = None,
 ) -> dict[str, Any]:
     """Build the method from its catalogue row, run it by its contract, show and write what came of it."""
     method = catalogue.method(slug or default(goal))
@@ -72,6 +73,10 @@ def run(
         trust_pickle=trust_pickle,
     )
     view.say(f"{method.name} on {describe(subject)}")
+    if method.contract == "Verifier":
+        return verify(built, method, subject, budget, view, radius)
+    if method.contract not in CONTRACTS:
+        raise BadInput(f"{method.slug} is a {method.contract}: use it from Python ({method.path})")
     with view.working(method.name) as listener, progress.listen(listener):
         return CONTRACTS[method.contract](built, method, subject, budget, out, view)
 
@@ -175,6 +180,28 @@ def explain(
             )
         view.say(f"wrote {out}/: gallery.html")
     return {"method": method.slug, "scores": scores, "target": found.target.tolist()}
+
+
+def verify(
+    built: Any, method: catalogue.Method, subject: Subject, budget: Budget, view: View, radius: float | None
+) -> dict[str, Any]:
+    """Clean, attacked and certified accuracy on the first test examples within a radius."""
+    from netwright.verify.certify import certified_accuracy
+
+    if radius is None:
+        radius = 2 / 255 if subject.task.meaning == "image" and subject.task.normalise is not None else 0.01
+    with view.working(method.name) as listener, progress.listen(listener):
+        found = certified_accuracy(subject.network, subject.task, radius, built, budget)
+    view.table([
+        {"within a radius of": f"{radius:.4g}", "right": report.percent(found.clean),
+         "right under attack": report.percent(found.attacked), "proved right": report.percent(found.certified),
+         "test examples": found.examples},
+    ])  # fmt: skip
+    answers = {answer: found.verdict.count(answer) for answer in ("holds", "violated", "unknown")}
+    return {
+        "method": method.slug, "radius": radius, "clean": found.clean, "attacked": found.attacked,
+        "certified": found.certified, "examples": found.examples, "answers": answers,
+    }  # fmt: skip
 
 
 CONTRACTS: dict[str, Callable[..., dict[str, Any]]] = {

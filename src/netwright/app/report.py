@@ -143,7 +143,8 @@ def pareto_figure(evidence: Evidence) -> Any:
             annotation_text="asked: not slower",
         )  # fmt: skip
     figure.update_layout(
-        template="simple_white", height=420, margin={"l": 60, "r": 20, "t": 30, "b": 50}, legend={"orientation": "h"},
+        template="simple_white", height=420, margin={"l": 60, "r": 20, "t": 30, "b": 50},
+        legend={"orientation": "h", "y": 1.12},
         xaxis_title="latency in ONNX Runtime, ms", yaxis_title=f"{evidence.primary} on validation data",
     )  # fmt: skip
     return figure
