@@ -1,0 +1,67 @@
+"""Boxes of inputs around examples, and what it means for a network to break one."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from netwright.core.contracts import Box
+from netwright.core.errors import BadInput
+from netwright.core.split import Normalise
+
+
+def box_around(
+    inputs: Tensor,
+    labels: Tensor,
+    radius: float,
+    clip: tuple[float, float] | None = None,
+    normalise: Normalise | None = None,
+) -> Box:
+    """The L-infinity ball around inputs (B, ...) as the network takes them, cut to the valid range.
+
+    radius, clip: in units of the input, or, where `normalise` is what has made the inputs, in units of what it
+    normalises after its scaling: a radius of 8/255 then means eight grey levels of an image in [0, 1].
+    """
+    if radius < 0:
+        raise BadInput(f"a radius must not be negative, got {radius}")
+    ones = (1, -1) + (1,) * (inputs.dim() - 2)
+    mean = inputs.new_zeros(1) if normalise is None else normalise.mean.to(inputs).view(ones)
+    std = inputs.new_ones(1) if normalise is None else normalise.std.to(inputs).view(ones)
+    lower, upper = inputs - radius / std, inputs + radius / std
+    if clip is not None:
+        floor, ceiling = (clip[0] - mean) / std, (clip[1] - mean) / std
+        slack = 1e-4 * (ceiling - floor)
+        if bool(((inputs < floor - slack) | (inputs > ceiling + slack)).any()):
+            raise BadInput(
+                f"inputs lie outside the valid range {clip[0]:g} to {clip[1]:g}; give the right clip"
+            )
+        # an example on the edge, by rounding a little beyond it, stays in its own box
+        lower = torch.minimum(torch.maximum(lower, floor), inputs)
+        upper = torch.maximum(torch.minimum(upper, ceiling), inputs)
+    return Box(lower, upper, labels)
+
+
+def margins(outputs: Tensor, labels: Tensor) -> Tensor:
+    """outputs[label] minus the best of the others, (B, C), (B,) -> (B,); negative where another class is on top."""
+    own = outputs.gather(1, labels[:, None])[:, 0]
+    others = outputs.scatter(1, labels[:, None], -torch.inf)
+    return own - others.max(1).values
+
+
+def check(box: Box, outputs: Tensor) -> None:
+    """Refuse a box or a network's outputs (of its centre) that no margin can be taken of."""
+    if box.lower.shape != box.upper.shape or box.lower.shape[0] != box.label.shape[0]:
+        raise BadInput(
+            f"a box needs bounds of one shape and a label each; got {tuple(box.lower.shape)}, "
+            f"{tuple(box.upper.shape)} and {tuple(box.label.shape)}"
+        )
+    if len(box.label) == 0:
+        raise BadInput("a box needs at least one example")
+    if bool((box.lower > box.upper).any()) or not bool(torch.isfinite(box.lower + box.upper).all()):
+        raise BadInput("a box needs finite bounds, the lower no greater than the upper")
+    if outputs.dim() != 2 or outputs.shape[1] < 2:
+        raise BadInput(
+            f"margins need outputs (B, classes) with two classes or more; the network gives {tuple(outputs.shape)}"
+        )
+    if int(box.label.min()) < 0 or int(box.label.max()) >= outputs.shape[1]:
+        raise BadInput(f"a box's label is out of range: the network has {outputs.shape[1]} outputs")
