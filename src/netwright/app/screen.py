@@ -19,7 +19,8 @@ class View:
 
     def __init__(self, quiet: bool = False) -> None:
         self.quiet = quiet
-        self.console = Console(quiet=quiet, highlight=False)
+        # a file or a pipe has no width of its own: give tables room
+        self.console = Console(quiet=quiet, highlight=False, width=None if sys.stdout.isatty() else 160)
         self._bar: Bar | None = None
         self._row: Any = None
 
