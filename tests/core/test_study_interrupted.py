@@ -57,10 +57,14 @@ def check_complete(folder, count=COUNT):
 def kill_at_random(folder, kills, rng, longest, count=COUNT):
     """Kill the study's process group so often, then let it end; each time all that was on record stays."""
     kept = {}
-    for _ in range(kills):
+    for kill in range(kills):
         process = start(folder, count)
-        wait_for(process, "ready")
-        time.sleep(rng.uniform(0, longest))
+        if kill % 2:  # any moment: while the study opens, the fork server loads, trials run
+            wait_for(process, "ready")
+            time.sleep(rng.uniform(0, longest))
+        else:  # on a busy machine too, some moment while trials run and rows are written
+            wait_for(process, "dwell")
+            time.sleep(rng.uniform(0, 1))
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
         check_workers_gone(folder)
@@ -117,3 +121,26 @@ def test_a_worker_that_hangs_in_c_does_not_outlive_its_study(tmp_path):
     process.kill()
     process.wait()
     assert gone(int(note.read_text()))
+
+
+def test_disk_full_ends_the_study_and_what_was_finished_is_kept(tmp_path):
+    """The limit on the size of a file stands for the disk: a network that is too large cannot be written."""
+    code = (
+        "import resource, sys, torch\n"
+        "from netwright.core.study import Outcome, Study, Trial\n"
+        "from netwright.core.errors import BadInput\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))\n"
+        "work = lambda trial: Outcome({'x': 1.0}, torch.nn.Linear(trial.settings['n'], 100))\n"
+        "study = Study(sys.argv[1] + '/study.db', {})\n"
+        "try:\n"
+        "    print(len(study.run([Trial('a', {'n': n}) for n in (1, 2, 5000)], work)), 'rows')\n"
+        "except BadInput as error:\n"
+        "    print(error, len(study.rows), 'rows')\n"
+    )
+    run = lambda size: subprocess.run(
+        [sys.executable, "-c", code, tmp_path, str(size)], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    said = run(1_000_000)
+    assert said.startswith(f"cannot write {tmp_path}/study.files: ")
+    assert said.endswith("What was finished is kept; the same call goes on from here. 2 rows")
+    assert run(-1) == "3 rows"

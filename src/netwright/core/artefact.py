@@ -9,6 +9,7 @@ somebody else put there has no valid signature and is refused unless the user sa
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import hmac
 import io
@@ -62,6 +63,8 @@ def pack(thing: Any, to: Path | BinaryIO) -> None:
     except OSError:
         raise
     except Exception as error:
+        if "inline_container" in str(error):  # torch's writer says no more than that when it cannot write
+            raise OSError(errno.ENOSPC, "writing failed; is the disk full?") from error
         raise CannotPack(f"cannot be sent to another process or stored: {error}") from error
 
 

@@ -30,6 +30,7 @@ from netwright.core.worker import NETWORK
 __all__ = ["Limits", "Outcome", "Study", "Trial", "best", "pareto"]
 
 Row = dict[str, Any]
+_GOES_ON = "What was finished is kept; the same call goes on from here."
 Listener = Callable[[str, Progress | Row], None]
 
 
@@ -149,6 +150,8 @@ class Study:
     def _store(self, key: str, ended: Ended, folder: Path) -> None:
         """Files first, on disk and under their name, then the row: a row never speaks of a file that is not
         there, and files without a row are overwritten when the trial runs again."""
+        if ended.status == "not stored":
+            raise BadInput(f"cannot write {self.folder}: {ended.reason} {_GOES_ON}")
         signatures = {}
         with self._plain_errors():
             if ended.status == "done":
@@ -169,7 +172,7 @@ class Study:
         try:
             yield
         except OSError as error:
-            raise BadInput(f"cannot write {self.folder}: {error.strerror or error}") from error
+            raise BadInput(f"cannot write {self.folder}: {error.strerror or error}. {_GOES_ON}") from error
 
 
 class _Run:

@@ -15,7 +15,8 @@ from netwright.core.budget import Budget
 from netwright.core.errors import BadInput
 from netwright.core.progress import Progress
 
-Status = Literal["running", "done", "failed", "not applicable", "timed out", "out of memory"]
+# 'not stored' is the disk's fault, not the trial's: it ends the study and leaves no row, so that it is tried again
+Status = Literal["running", "done", "failed", "not applicable", "timed out", "out of memory", "not stored"]
 
 
 @dataclass(frozen=True)

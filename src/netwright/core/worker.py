@@ -75,7 +75,10 @@ def run(parcel: Path, trial: Trial, folder: Path, tell: Callable[[Progress], Non
             outcome = function(trial, *shared)
         seconds = time.monotonic() - start
         figures = {name: float(value) for name, value in outcome.figures.items()}
-        _keep(outcome, folder)
+        try:
+            _keep(outcome, folder)
+        except OSError as error:
+            return Ended("not stored", error.strerror or str(error), seconds=seconds)
         return Ended("done", "", figures, outcome.note, seconds)
     except BaseException as error:
         return _failure(error)._replace(seconds=time.monotonic() - start)
