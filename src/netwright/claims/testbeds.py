@@ -47,7 +47,12 @@ TESTBEDS = {
     "fashion-resnet": Testbed(
         "resnet", "fashion-mnist", Fit(epochs=5, lr=3e-3), {"depth": 8, "width": 16}, {"limit": 10_000}
     ),
-}
+    # over 90 %, with room to spare: about 10 minutes on one core
+    "fashion-resnet-wide": Testbed(
+        "resnet", "fashion-mnist", Fit(epochs=4, lr=4e-3, schedule="one-cycle"),
+        {"depth": 8, "width": 32}, {"limit": 30_000},
+    ),
+}  # fmt: skip
 
 
 def cache_folder() -> Path:
