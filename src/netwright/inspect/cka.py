@@ -44,7 +44,7 @@ class Cka:
     layers: tuple[str, ...] | None = None
     estimator: Literal["auto", "exact", "minibatch"] = "auto"
     samples: int | None = None
-    group: int = 32
+    group: int = 16
     batch_size: int = 128
     seed: int = 0
 
