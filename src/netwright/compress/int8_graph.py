@@ -213,7 +213,7 @@ def pack(module: fx.GraphModule, bits: int, static: bool) -> int:
         twin, source = quantiser.to_integer(weight), node.args[0]
         made: PackedConv | PackedLinear | DynamicLinear
         if node.target in CONVOLUTIONS:
-            made = PackedConv(twin, weight.shape, bias, tuple(node.args[3:]))
+            made = PackedConv(twin, weight.shape, bias, tuple(node.args[3:]), integer=static)
         else:
             made = (PackedLinear if static else DynamicLinear)(twin, weight.shape, bias)
         if static and (node.target in CONVOLUTIONS or node.meta["val"].dim() == 2):

@@ -158,6 +158,12 @@ class _Packed(nn.Module):
             self.bias, self.bias_scale, zero, 0, -(2**31), 2**31 - 1, torch.int32
         )
 
+    def unpacked_weight(self) -> Tensor:
+        """The weight for a float operator. ONNX Runtime computes this once, when it loads the file; a
+        DequantizeLinear it would compute at every run.
+        """
+        return self.weight.to(self.scale.dtype) * self.scale.view(-1, *[1] * (self.weight.dim() - 1))
+
     def extra_repr(self) -> str:
         return f"int8 {tuple(self.weight.shape)}"
 
@@ -166,17 +172,24 @@ class PackedConv(_Packed):
     """Convolution of 1 to 3 dimensions with int8 weights, (B, C, ...) -> (B, O, ...).
 
     settings: stride, padding, dilation and groups, as torch's functional convolutions take them.
+    integer: its input is rounded, so that it can run in integers; else it is a float convolution.
     """
 
     def __init__(
-        self, weight: Integers, shape: torch.Size, bias: Tensor | None, settings: tuple[Any, ...]
+        self,
+        weight: Integers,
+        shape: torch.Size,
+        bias: Tensor | None,
+        settings: tuple[Any, ...] = (),
+        integer: bool = True,
     ) -> None:
         super().__init__(weight, shape, bias)
-        self.settings = settings
+        self.settings, self.integer = settings, integer
 
     def forward(self, x: Tensor) -> Tensor:
         convolve = (F.conv1d, F.conv2d, F.conv3d)[self.weight.dim() - 3]
-        return convolve(x, self.float_weight(), self.float_bias(), *self.settings)
+        weight = self.float_weight() if self.integer else self.unpacked_weight()
+        return convolve(x, weight, self.float_bias(), *self.settings)
 
 
 class PackedLinear(_Packed):
@@ -210,4 +223,4 @@ class PackedWeight(_Packed):
     """An int8 weight that a float operator reads, such as a recurrent layer's; () -> the weight (O, ...)."""
 
     def forward(self) -> Tensor:
-        return self.float_weight()
+        return self.unpacked_weight()
