@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from netwright.core.contracts import Box
-from netwright.core.errors import BadInput
+from netwright.core.errors import BadInput, NotApplicable
+from netwright.core.network import device_of
 from netwright.core.split import Normalise
 
 
@@ -48,20 +49,25 @@ def margins(outputs: Tensor, labels: Tensor) -> Tensor:
     return own - others.max(1).values
 
 
-def check(box: Box, outputs: Tensor) -> None:
-    """Refuse a box or a network's outputs (of its centre) that no margin can be taken of."""
+def check(network: nn.Module, box: Box) -> None:
+    """Refuse a box, or a network (by its outputs at the first centre), that no margin can be taken of."""
+    if not box.lower.is_floating_point():
+        raise NotApplicable("a box needs continuous inputs; this network takes whole numbers")
+    if len(box.label) == 0:
+        raise BadInput("a box needs at least one example")
     if box.lower.shape != box.upper.shape or box.lower.shape[0] != box.label.shape[0]:
         raise BadInput(
             f"a box needs bounds of one shape and a label each; got {tuple(box.lower.shape)}, "
             f"{tuple(box.upper.shape)} and {tuple(box.label.shape)}"
         )
-    if len(box.label) == 0:
-        raise BadInput("a box needs at least one example")
     if bool((box.lower > box.upper).any()) or not bool(torch.isfinite(box.lower + box.upper).all()):
         raise BadInput("a box needs finite bounds, the lower no greater than the upper")
-    if outputs.dim() != 2 or outputs.shape[1] < 2:
-        raise BadInput(
-            f"margins need outputs (B, classes) with two classes or more; the network gives {tuple(outputs.shape)}"
+    with torch.no_grad():
+        outputs = network((box.lower[:1] + (box.upper[:1] - box.lower[:1]) / 2).to(device_of(network)))
+    if not isinstance(outputs, Tensor) or outputs.dim() != 2 or outputs.shape[1] < 2:
+        shape = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
+        raise NotApplicable(
+            f"margins need outputs (B, classes) with two classes or more; the network gives {shape}"
         )
     if int(box.label.min()) < 0 or int(box.label.max()) >= outputs.shape[1]:
         raise BadInput(f"a box's label is out of range: the network has {outputs.shape[1]} outputs")

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from netwright.core import progress
 from netwright.core.budget import Budget, Meter
 from netwright.core.contracts import Box, Verdict
-from netwright.core.errors import BadInput, NotApplicable
+from netwright.core.errors import BadInput
 from netwright.core.network import device_of, evaluating
 from netwright.verify.boxes import check, margins
 
@@ -68,6 +68,7 @@ class PGD:
         meter, device, found, low = (budget or Budget()).start(), device_of(network), [], []
         generator = torch.Generator().manual_seed(self.seed)
         with evaluating(network):
+            check(network, box)
             for first in range(0, len(box.label), self.batch_size):
                 some = slice(first, first + self.batch_size)
                 part = Box(*(t[some].to(device) for t in (box.lower, box.upper, box.label)))
@@ -85,8 +86,6 @@ class _Search:
     def __init__(
         self, pgd: PGD, network: nn.Module, box: Box, meter: Meter, generator: torch.Generator
     ) -> None:
-        if not box.lower.is_floating_point():
-            raise NotApplicable("an attack needs continuous inputs; this network takes whole numbers")
         if isinstance(pgd.loss, str) and pgd.loss not in LOSSES:
             raise BadInput(f"no attack loss named '{pgd.loss}'; use {' or '.join(LOSSES)}")
         self.pgd, self.network, self.box, self.meter, self.generator = pgd, network, box, meter, generator
@@ -94,9 +93,7 @@ class _Search:
         self.half = (box.upper - box.lower) / 2
         self.worst = box.lower + self.half
         with torch.no_grad():
-            outputs = network(self.worst)
-        check(box, outputs)
-        self.margin = margins(outputs, box.label)
+            self.margin = margins(network(self.worst), box.label)
 
     def go(self) -> Tensor:
         for restart in range(self.pgd.restarts):

@@ -9,7 +9,8 @@ An operator is taught in one place, the table in `operators.py`.
 """
 
 from netwright.verify.bounds.backward import crown_bounds, lowest
-from netwright.verify.bounds.interval import Interval, interval_bounds
-from netwright.verify.bounds.program import Program, Step, read
+from netwright.verify.bounds.forward import interval_bounds, read
+from netwright.verify.bounds.interval import Interval
+from netwright.verify.bounds.program import Program, Step
 
 __all__ = ["Interval", "Program", "Step", "crown_bounds", "interval_bounds", "lowest", "read"]

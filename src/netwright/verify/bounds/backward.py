@@ -10,7 +10,8 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
-from netwright.verify.bounds.interval import Interval, at_input, interval_bounds, rounding
+from netwright.verify.bounds.forward import at_input, interval_bounds
+from netwright.verify.bounds.interval import Interval, rounding
 from netwright.verify.bounds.operators import operator_of
 from netwright.verify.bounds.program import Program, Step
 

@@ -1,4 +1,4 @@
-"""Intervals, and their propagation through a network (interval bound propagation, arXiv 1810.12715)."""
+"""Intervals, and the rules by which they pass through one step."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from netwright.verify.bounds.program import Program, Step
+from netwright.verify.bounds.program import Step
 
 
 class Interval(NamedTuple):
@@ -39,22 +39,6 @@ def rounding(x: Tensor) -> float:
     sampled outputs in every test; it is not directed rounding, so nothing is proved about the last digits.
     """
     return 16 * torch.finfo(x.dtype).eps
-
-
-def interval_bounds(program: Program, box: Interval) -> dict[Step, Interval]:
-    """Bounds of every step by intervals alone, from those of the input, (B, ...)."""
-    from netwright.verify.bounds.operators import operator_of
-
-    bounds = {program.input: at_input(program, box)}
-    for step in program.steps[1:]:
-        bounds[step] = operator_of(step).interval(step, *(bounds[s] for s in step.sources))
-    return bounds
-
-
-def at_input(program: Program, box: Interval) -> Interval:
-    """The box in the program's type, each example in the shape of a batch of one."""
-    shape, dtype = (-1, *program.input.shape), program.input.dtype
-    return Interval(box.lower.to(dtype).reshape(shape), box.upper.to(dtype).reshape(shape))
 
 
 def monotone(step: Step, *inputs: Interval) -> Interval:

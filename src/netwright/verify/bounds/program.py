@@ -116,18 +116,14 @@ class Program:
         raise KeyError(name)
 
 
-def read(network: nn.Module, example: Tensor, dtype: torch.dtype | None = None) -> Program:
-    """Trace a network for bounds.
-
-    example: (B, ...), of which the shape matters; dtype: what bounds are computed in, default the example's.
-    Raises NotApplicable for several inputs or outputs, and for a network that cannot be traced.
-    """
+def steps_of(network: nn.Module, example: Tensor, dtype: torch.dtype) -> Program:
+    """Trace a network of one input and one output, with its tensors in `dtype`."""
     graph = trace(network, (example[:1],), level="core")
     if len(graph.inputs) != 1 or len(graph.outputs) != 1:
         raise NotApplicable(
             f"bounds need one input and one output; this network has {len(graph.inputs)} and {len(graph.outputs)}"
         )
-    return _Reader(graph, dtype or example.dtype, example.device).read()
+    return _Reader(graph, dtype, example.device).read()
 
 
 class _Reader:

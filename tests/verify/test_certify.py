@@ -1,0 +1,141 @@
+"""The verifier: verdicts that agree with exact answers, and accuracies at a radius."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from netwright.core.budget import Budget
+from netwright.core.contracts import Box, Verifier
+from netwright.core.errors import BadInput, NotApplicable
+from netwright.core.fit import Fit
+from netwright.core.task import Task
+from netwright.verify.bounds import read
+from netwright.verify.boxes import box_around, margins
+from netwright.verify.certify import Certify, certified_accuracy, margin_bound, margin_rows
+
+
+def test_margin_rows():
+    rows = margin_rows(torch.tensor([2, 0]), 3)
+    assert rows.tolist() == [[[-1, 0, 1], [0, -1, 1]], [[1, -1, 0], [1, 0, -1]]]
+
+
+@pytest.mark.parametrize("bound", ["interval", "crown-ibp", "crown"])
+def test_a_linear_classifier_is_decided_exactly(bound):
+    """Holds just below the closed-form radius, is violated just above it: nothing is left unknown."""
+    net = nn.Linear(12, 3).double()
+    x = torch.randn(40, 12, dtype=torch.float64)
+    with torch.no_grad():
+        out = net(x)
+    label = out.argmax(1)
+    gap = out.gather(1, label[:, None]) - out
+    norm = (net.weight[label][:, None] - net.weight[None]).abs().sum(2)
+    radius = torch.where(norm > 0, gap / norm, torch.inf).min(1).values.detach()
+    verifier = Certify(bound, pgd_steps=40, restarts=3)
+    below, above = ((f * radius)[:, None] for f in (0.999999, 1.2))
+    holds = verifier(net, Box(x - below, x + below, label), Budget())
+    assert set(holds.answers) == {"holds"}
+    assert bool((holds.margin > 0).all())
+    broken = verifier(net, Box(x - above, x + above, label), Budget())
+    assert "holds" not in broken.answers
+    assert broken.count("violated") >= 38
+
+
+@pytest.fixture(scope="module")
+def trained() -> tuple[nn.Module, Task]:
+    from netwright.data import task
+
+    digits = task("digits")
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(8, 12, 3), nn.ReLU(),
+        nn.Flatten(), nn.Linear(48, 24), nn.ReLU(), nn.Linear(24, 10),
+    )  # fmt: skip
+    Fit(epochs=4, lr=5e-3)(net, digits)
+    return net, digits
+
+
+def test_accuracies_at_a_radius_are_ordered(trained):
+    net, task = trained
+    found = {
+        bound: certified_accuracy(net, task, 0.02, Certify(bound), examples=50)
+        for bound in ("interval", "crown-ibp", "crown")
+    }
+    for result in found.values():
+        assert result.certified <= result.attacked <= result.clean
+        assert result.examples == 50
+    assert found["interval"].certified <= found["crown-ibp"].certified <= found["crown"].certified
+    assert found["crown"].certified > found["interval"].certified
+    still = certified_accuracy(net, task, 0.0, Certify("interval"), examples=50)
+    assert still.certified == still.attacked == still.clean > 0.7
+    wide = certified_accuracy(net, task, 0.5, Certify(), examples=20)
+    assert wide.certified == wide.attacked == 0
+
+
+def test_what_holds_withstands_every_sample(trained):
+    net, task = trained
+    x, label = next(iter(task.test.batches(12)))
+    box = box_around(x, label, 0.02, (0, 1), task.normalise)
+    verifier = Certify()
+    assert isinstance(verifier, Verifier)
+    verdict = verifier(net, box, Budget())
+    proved = torch.tensor([a == "holds" for a in verdict.answers])
+    assert int(proved.sum()) > 3
+    with torch.no_grad():
+        for _ in range(100):
+            noise = torch.rand(20, *x.shape)
+            noise[::2] = noise[::2].round()
+            point = box.lower + noise * (box.upper - box.lower)
+            low = margins(net(point.flatten(0, 1)), label.repeat(20)).reshape(20, -1).min(0).values
+            assert bool((low >= verdict.margin).all())
+            assert bool((low[proved] > 0).all())
+    for answer, x in zip(verdict.answers, verdict.counterexample, strict=True):
+        if answer == "violated":
+            assert net(x[None]).argmax().item() != label[verdict.answers.index(answer)]
+
+
+def test_a_planted_counterexample_is_never_proved_away():
+    """A network that is wrong on one small spot only, where a gradient from the centre does not lead."""
+    net = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 2)).double()
+    exact = lambda rows: torch.tensor(rows, dtype=torch.float64)
+    with torch.no_grad():
+        # out1 - out0 = relu(x - 0.89) * 20 - 0.1 : wrong for x > 0.895
+        net[0].weight.copy_(exact([[1.0, 0], [0, 0], [0, 0]]))
+        net[0].bias.copy_(exact([-0.89, 0, 0]))
+        net[2].weight.copy_(exact([[0.0, 0, 0], [20, 0, 0]]))
+        net[2].bias.copy_(exact([0.1, 0]))
+    label = torch.tensor([0])
+    centre = torch.zeros(1, 2, dtype=torch.float64)
+    for bound in ("interval", "crown-ibp", "crown"):
+        for radius, proved in ((0.894, True), (0.896, False), (1.0, False)):
+            box = Box(centre - radius, centre + radius, label)
+            answer = Certify(bound, pgd_steps=0)(net, box, Budget()).answers[0]
+            assert answer == ("holds" if proved else "unknown")
+            low = margin_bound(read(net, centre), box, bound)
+            true = 0.1 - 20 * max(0, radius - 0.89)
+            assert low.item() <= true + 1e-12
+            assert low.item() > true - 1e-9
+
+
+def test_budget_and_mode_and_refusals(trained):
+    net, task = trained
+    x, label = next(iter(task.test.batches(6)))
+    box = box_around(x, label, 0.001, None, task.normalise)
+    net.train()
+    verdict = Certify()(net, box, Budget(seconds=0))
+    assert net.training
+    assert "holds" not in verdict.answers
+    net.eval()
+    with pytest.raises(BadInput, match="no bound named"):
+        Certify("deeppoly")(net, box, Budget())  # type: ignore[arg-type]
+    with pytest.raises(NotApplicable, match=r"aten\.sin"):
+        certified_accuracy(nn.Sequential(nn.Flatten(), Sine(), nn.Linear(64, 10)), task, 0.1)
+    values = Task.from_arrays(torch.randn(60, 4), torch.randn(60))
+    with pytest.raises(NotApplicable, match="regression"):
+        certified_accuracy(nn.Linear(4, 1), values, 0.1)
+
+
+class Sine(nn.Module):
+    def forward(self, x):
+        return torch.sin(x)
