@@ -40,12 +40,18 @@ TESTBEDS = {
     # 8x8 digits, a few seconds
     "digits-cnn": Testbed("cnn", "digits", Fit(epochs=15, lr=3e-3), {"widths": (16, 32, 64)}),
     "digits-resnet": Testbed("resnet", "digits", Fit(epochs=15, lr=3e-3), {"depth": 8, "width": 16}),
+    "digits-vit": Testbed("vit", "digits", Fit(epochs=25, lr=2e-3, warmup=2)),
     # 28x28 Fashion-MNIST, 10,000 training images, under a minute
     "fashion-cnn": Testbed(
         "cnn", "fashion-mnist", Fit(epochs=5, lr=3e-3), {"widths": (16, 32, 64)}, {"limit": 10_000}
     ),
     "fashion-resnet": Testbed(
         "resnet", "fashion-mnist", Fit(epochs=5, lr=3e-3), {"depth": 8, "width": 16}, {"limit": 10_000}
+    ),
+    # trained long on little data: nearly perfect there, too sure of itself elsewhere; half a minute
+    "fashion-overconfident": Testbed(
+        "cnn", "fashion-mnist", Fit(epochs=20, lr=3e-3, weight_decay=0.0, schedule="constant", augment=False),
+        {"widths": (16, 32, 64)}, {"limit": 3000},
     ),
     # over 90 %, with room to spare: about 10 minutes on one core
     "fashion-resnet-wide": Testbed(
