@@ -63,7 +63,7 @@ def _weighted(analysis: Analysis, node: Node, x: Tensor, weight: Held, lx: str, 
         )  # fmt: skip
     inner = classes.collapse(x, [d for d, c in enumerate(lx) if c not in summed], because).reshape(-1)
     for c in wide["in"]:
-        vector = table.along(weight, lw.index(c))
+        vector = table.along(weight, lw.index(c), reads=True)
         if vector is None:
             classes.fix(inner, because)
             table.refuse(weight, because)

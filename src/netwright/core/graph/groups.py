@@ -21,11 +21,15 @@ from netwright.core.graph.values import Held, Table, fixed
 
 @dataclass(frozen=True, eq=False)
 class Slice:
-    """Where the units of a group lie in one axis of one held tensor: index (size, k), row u for unit u."""
+    """Where the units of a group lie in one axis of one held tensor: index (size, k), row u for unit u.
+
+    reads: the tensor is a weight that sums over the units along this axis (it does not make them).
+    """
 
     parameter: str
     axis: int
     index: Tensor
+    reads: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -222,7 +226,10 @@ def _collect(analysis: Analysis, patterns: dict[Node, Pattern]) -> Dependencies:
             continue
         keys = sorted(where[roots[0]], key=lambda key: (key[1] != 0, order.get(key[0], len(order)), key))
         roots.sort(key=lambda r: where[r][keys[0]])
-        slices = tuple(Slice(*key, torch.tensor([where[r][key] for r in roots])) for key in keys)
+        slices = tuple(
+            Slice(*key, torch.tensor([where[r][key] for r in roots]), key in analysis.table.reads)
+            for key in keys
+        )
         maker = keys[0][0].rpartition(".")[0] or keys[0][0]
         name = f"{maker}[{slices[0].index.min()}]" if maker in makers else maker
         makers.add(maker)

@@ -48,7 +48,9 @@ def _channels(
     """
     classes, table = analysis.classes, analysis.table
     because = analysis.because(node, "ties its channels to others that cannot go")
-    rows, columns = table.along(weight, 0), table.along(weight, 1)
+    dense = groups < len(inner) or groups == 1
+    rows = table.along(weight, 0, reads=transposed and dense)
+    columns = table.along(weight, 1, reads=not transposed and dense)
     if rows is None or columns is None:
         table.refuse(weight, because)
         classes.fix(inner, because)
@@ -152,10 +154,11 @@ def recurrent(analysis: Analysis, node: Node, args: tuple[Any, ...], kwargs: dic
         for way in range(ways):
             part = weights[(layer * ways + way) * per :][:per]
             for held, dim, vector in (
-                (part[0], 1, inner), (part[0], 0, hidden.repeat(gates)), (part[1], 1, hidden),
-                *((held, 0, hidden.repeat(gates)) for held in part[1:]),
+                (part[0], 1, inner), (part[1], 1, hidden), *((held, 0, hidden.repeat(gates)) for held in part),
             ):  # fmt: skip
-                classes.merge(vector, table.axis(held.name, dim, held.full[dim]), because)
+                slices = table.along(held, dim, reads=dim == 1)
+                assert slices is not None
+                classes.merge(vector, slices, because)
         inner = hidden.repeat(ways)
     for value, source in zip(flat(state), flat(node.args[1]), strict=True):
         if kind(source) != "zeros":

@@ -59,6 +59,7 @@ class Table:
     def __init__(self, classes: Classes) -> None:
         self.classes = classes
         self.slices: dict[tuple[str, int], Tensor] = {}
+        self.reads: set[tuple[str, int]] = set()  # axes along which a weight reads units, not makes them
         self.opaque: dict[str, str] = {}
         self.spread: list[tuple[Tensor, Held]] = []
 
@@ -68,12 +69,14 @@ class Table:
             self.slices[key] = self.classes.fresh(size)
         return self.slices[key]
 
-    def along(self, held: Held, dim: int) -> Tensor | None:
+    def along(self, held: Held, dim: int, reads: bool = False) -> Tensor | None:
         """Labels (n,) of the slices of a held tensor along a dimension of its view."""
         found = held.axis(dim)
         if found is None:
             return None
         axis, positions = found
+        if reads:
+            self.reads.add((held.name, axis))
         return self.axis(held.name, axis, held.full[axis])[positions]
 
     def refuse(self, held: Held, reason: str) -> None:
