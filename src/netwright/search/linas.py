@@ -27,6 +27,7 @@ class LINAS:
     population: choices measured per round, the first round at random. measurements: in all. evaluations: of the
     predictors per round, by NSGA-II (crossover 0.9, eta 15; mutation 0.02 per gene, eta 20; rounding). One predictor
     per objective, ridge regression or support vectors on one-hot genes, chosen by cross-validation at each refit.
+    start: choices that the first population begins with.
 
     Returns an `Archive`: a sequence of the candidates on the measured front, with the log of everything measured.
     The budget's seconds end it at the next measurement.
@@ -41,6 +42,7 @@ class LINAS:
     measurements: int = 250
     evaluations: int = 20_000
     seed: int = 0
+    start: tuple[tuple[int, ...], ...] = ()
 
     def __call__(self, space: Space, task: Task, budget: Budget) -> Archive:
         if self.population < 2 or self.measurements < 1:
@@ -48,7 +50,9 @@ class LINAS:
         archive, meter = Archive(space, task), budget.start()
         rng = np.random.default_rng(self.seed)
         limit = min(self.measurements, archive.size)
-        round_, batch = 0, self._unknown(archive, self.population, rng)
+        batch = [np.asarray(codes) for codes in self.start]
+        batch += self._unknown(archive, self.population - len(batch), rng)
+        round_ = 0
         while True:
             stopped = self._measure(archive, batch, round_, limit, meter)
             if stopped or len(archive.log) >= limit:
