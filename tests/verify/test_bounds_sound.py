@@ -142,6 +142,31 @@ def test_contains_sampled_outputs(name):
                 assert bool((tight[step].lower <= tight[step].upper).all())
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("activation", [nn.ReLU, nn.LeakyReLU, nn.Sigmoid, nn.Tanh, nn.ReLU6, nn.Hardtanh])
+def test_contains_all_outputs_over_a_plane(activation):
+    """Two inputs, a grid of 320 x 320 points: the true range is seen, so a relaxation with a fault has no room."""
+    for seed in range(4):
+        torch.manual_seed(seed)
+        layers = nn.Linear(2, 6), activation(), nn.Linear(6, 6), activation(), nn.Linear(6, 2)
+        net = prepared(lambda: nn.Sequential(*layers).double())  # noqa: B023
+        side = torch.linspace(-1, 1, 320, dtype=torch.float64)
+        x, radius = torch.randn(1, 2, dtype=torch.float64), 0.5
+        out = net(x + radius * torch.cartesian_prod(side, side))
+        program, box = read(net, x), Interval(x - radius, x + radius)
+        bounds = crown_bounds(program, box)
+        rows = torch.randn(1, 50, 2, dtype=torch.float64)
+        least = (rows[0] @ out.T).min(1).values
+        for found in (bounds, interval_bounds(program, box)):
+            low = lowest(program, program.output, rows, found)[0]
+            assert bool((low <= least + 1e-12).all())
+        assert bool(
+            (
+                lowest(program, program.output, rows, interval_bounds(program, box), ends="interval") <= least
+            ).all()
+        )
+
+
 def test_exact_on_an_affine_network():
     """No relaxation: CROWN and merged intervals give the exact minimum, plain intervals need not."""
     net = nn.Sequential(
