@@ -20,6 +20,8 @@ from netwright.core.graph.importance import Scores, at_random, magnitude, taylor
 from netwright.core.network import clone
 from netwright.core.task import Task
 
+_SCORE_BATCH = 16
+
 
 @dataclass(frozen=True)
 class Prune:
@@ -42,7 +44,8 @@ class Prune:
     its score is taken over all its weights that make or read it (magnitude) or over a gate on it (Taylor); the
     filter paper scores the making weights only. Global scores are divided by the mean of their group, so that
     layers of different scale compare. Taylor scores are taken in evaluation mode, once per step, not while
-    training goes on.
+    training goes on, and over batches of 16: in a trained network the mean gradient of a large batch vanishes and
+    says little of single units.
     """
 
     importance: Literal["taylor", "magnitude", "random"] = "taylor"
@@ -90,7 +93,7 @@ class Prune:
             return magnitude(network, found.groups)
         if self.importance == "random":
             return at_random(found.groups, self.seed)
-        return taylor(network, found.groups, task, self.samples, self.batch_size, self.seed, meter)
+        return taylor(network, found.groups, task, self.samples, _SCORE_BATCH, self.seed, meter)
 
     def _tune(self, network: nn.Module, task: Task, meter: Meter, step: int) -> None:
         """Fine-tune with this step's part of the epochs and of the budget that is left."""
