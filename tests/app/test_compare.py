@@ -173,6 +173,14 @@ def test_explainers_are_compared_by_faithfulness(network, task):
     assert "ignores weights?" in text_of(comparison)
 
 
+def test_verifiers_are_compared_by_what_they_prove(network, task):
+    comparison = compare("verify", network, task, methods=["interval-bounds", "crown"])
+    interval, crown = comparison.rows
+    assert interval["certified"] <= crown["certified"] <= crown["attacked"] <= crown["clean"]
+    assert crown["radius"] == 2 / 255
+    assert "certified" in text_of(comparison)
+
+
 def test_trials_carry_settings_seed_and_names():
     trials = trials_for(
         "compress", ["static-int8", ("static-int8", {"examples": 64})], Budget(epochs=2), seed=3

@@ -110,8 +110,8 @@ class Study:
         content = path.read_bytes()
         if not trust and not artefact.check(content, f"{key}/{name}", signature):
             raise BadInput(
-                f"{path} was not written by you on this machine, or was changed since. Loading it could run code: "
-                "if you trust it, say so (--trust-pickle); if not, delete the study"
+                f"{path} was not written by you on this machine, or was changed since; loading it could run code. "
+                "Delete the study and run it again, or, if you trust the file, load it in Python with trust=True"
             )
         return content
 
@@ -124,7 +124,12 @@ class Study:
         return artefact.unpack(self.file(key, NETWORK, trust))
 
     def pareto(self, minimise: Sequence[str] = (), maximise: Sequence[str] = ()) -> list[Row]:
+        """The rows that no other beats in these figures."""
         return pareto(self.rows, minimise, maximise)
+
+    def best(self, *, minimise: str | None = None, maximise: str | None = None) -> Row | None:
+        """The row with the lowest or the highest figure of this name."""
+        return best(self.rows, minimise=minimise, maximise=maximise)
 
     def close(self) -> None:
         self.record.close()
