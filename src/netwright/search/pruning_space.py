@@ -23,6 +23,10 @@ from netwright.core.task import Task
 
 CostName = Literal["latency", "macs", "bytes"]
 
+SCORE_BATCH = (
+    16  # the mean gradient of a large batch vanishes in a trained network and tells units apart badly
+)
+
 
 @dataclass(eq=False)
 class PruningSpace:
@@ -66,7 +70,9 @@ class PruningSpace:
             raise NotApplicable(f"no unit of this network can be removed: {reason}")
         self._counts = {g.name: sorted({self._count(g, r) for r in self.ratios}) for g in self.groups}
         self.genes = {name: len(counts) for name, counts in self._counts.items()}
-        scores = taylor(self.network, self.groups, self.task, self.scored, 128, self.seed, Budget().start())
+        scores = taylor(
+            self.network, self.groups, self.task, self.scored, SCORE_BATCH, self.seed, Budget().start()
+        )
         self._ranked: dict[str, Tensor] = {n: s.argsort(descending=True) for n, s in scores.items()}
         self._val = take(self.task.val, self.samples, seed=self.seed)
         self._macs, self._bytes = macs(self.network, self._one), stored_bytes(self.network)
