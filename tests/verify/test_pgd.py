@@ -89,6 +89,20 @@ def test_any_loss_and_nothing_left_to_spend():
     assert toward(net, box, Budget(seconds=0)).count("violated") == 0
 
 
+def test_a_box_of_one_point_is_answered():
+    net, x, label, _ = linear()
+    wrong = (label + 1) % 4
+    for given, wanted in ((label, "holds"), (wrong, "violated")):
+        verdict = PGD(steps=3)(net, Box(x, x, given), Budget())
+        assert set(verdict.answers) == {wanted}
+        torch.testing.assert_close(verdict.margin, margins(net(x), given).detach())
+
+
+def test_two_inputs_are_refused():
+    with pytest.raises(NotApplicable, match="takes 2"):
+        PGD()(nn.Bilinear(3, 3, 2), Box(torch.zeros(1, 3), torch.ones(1, 3), torch.tensor([0])), Budget())
+
+
 def test_boxes():
     from netwright.core.split import Normalise
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 import torch
 from torch import Tensor, nn
 
@@ -53,6 +55,12 @@ def check(network: nn.Module, box: Box) -> None:
     """Refuse a box, or a network (by its outputs at the first centre), that no margin can be taken of."""
     if not box.lower.is_floating_point():
         raise NotApplicable("a box needs continuous inputs; this network takes whole numbers")
+    required = [
+        p for p in inspect.signature(network.forward).parameters.values()
+        if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
+    ]  # fmt: skip
+    if len(required) > 1:
+        raise NotApplicable(f"a box is of one input; this network takes {len(required)}")
     if len(box.label) == 0:
         raise BadInput("a box needs at least one example")
     if box.lower.shape != box.upper.shape or box.lower.shape[0] != box.label.shape[0]:

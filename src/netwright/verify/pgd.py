@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from netwright.core import progress
 from netwright.core.budget import Budget, Meter
-from netwright.core.contracts import Box, Verdict
+from netwright.core.contracts import Answer, Box, Verdict
 from netwright.core.errors import BadInput
 from netwright.core.network import device_of, evaluating
 from netwright.verify.boxes import check, margins
@@ -39,7 +39,8 @@ class PGD:
     that is broken is not attacked further.
 
     The answer is 'violated' with an input inside the box whose margin is negative in a separate forward pass, or
-    'unknown': an attack proves nothing, so the margin's lower bound is -inf.
+    'unknown': an attack proves nothing, so the margin's lower bound is -inf. (A box of one point is looked at in
+    full, and answered.)
     Differs from the paper: the margin loss is the default, and one start is the centre.
     """
 
@@ -53,8 +54,13 @@ class PGD:
 
     def __call__(self, network: nn.Module, property: Box, budget: Budget) -> Verdict:
         found, low = self.attack(network, property, budget)
-        answers = ["violated" if m < 0 else "unknown" for m in low.tolist()]
-        return Verdict(answers, torch.full_like(low, -torch.inf), found)  # type: ignore[arg-type]
+        point = (property.lower == property.upper).flatten(1).all(1).cpu()
+        margin = torch.where(point, low, torch.full_like(low, -torch.inf))
+        answers: list[Answer] = [
+            "violated" if seen < 0 else "holds" if proved > 0 else "unknown"
+            for seen, proved in zip(low.tolist(), margin.tolist(), strict=True)
+        ]
+        return Verdict(answers, margin, found)
 
     def attack(self, network: nn.Module, box: Box, budget: Budget | None = None) -> tuple[Tensor, Tensor]:
         """The worst inputs found (B, ...) and their margins (B,) in a forward pass of their own, on the CPU.
