@@ -136,6 +136,17 @@ def test_dynamic_beside_onnx_runtimes_own_tool(tmp_path) -> None:
     assert size < 0.3 * (tmp_path / "float.onnx").stat().st_size
 
 
+def test_dynamic_convolutions_are_float_and_unfold_once_on_loading(digits, tmp_path) -> None:
+    network, task = digits
+    small = DynamicInt8()(network, task, Budget())
+    export(network, task.example(2), tmp_path / "float.onnx")
+    export(small, task.example(2), tmp_path / "small.onnx")
+    assert (tmp_path / "small.onnx").stat().st_size < 0.5 * (tmp_path / "float.onnx").stat().st_size
+    found = kernels(tmp_path / "small.onnx", tmp_path)
+    assert found["Conv"] + found["FusedConv"] == 9
+    assert not {"DequantizeLinear", "Cast", "Mul"} & found.keys()
+
+
 def test_in_torch_it_copies_pickles_and_keeps_names(digits) -> None:
     network, task = digits
     before = {k: v.clone() for k, v in network.state_dict().items()}

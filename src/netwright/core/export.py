@@ -22,7 +22,7 @@ from netwright.core.errors import BadInput, NetwrightError, NotApplicable
 from netwright.core.graph.trace import trace
 from netwright.core.latency import onnx_feed, onnx_session
 from netwright.core.network import clone
-from netwright.core.packed import ONNX_TRANSLATIONS
+from netwright.core.packed import ONNX_TRANSLATIONS, Packed
 from netwright.core.quiet import quiet, silent
 
 OPSET = 20
@@ -31,6 +31,7 @@ TOLERANCE = 1e-4
 # a rounding that falls the other way moves a value by one step of its grid, and what follows with it
 TOLERANCE_QUANTISED = 5e-2
 TOLERANCE_HALF = 2e-2
+_FOLDED = 1024  # entries of a constant that the exporter may fold in a network of packed weights
 
 _TRANSLATIONS = dict(ONNX_TRANSLATIONS)
 _QUANTISING = {"QuantizeLinear", "DynamicQuantizeLinear"}
@@ -182,10 +183,17 @@ def _onnx_bytes(
     buffer: Any = io.BytesIO()
     if program is not None:
         with quiet(), torch.no_grad():
+            packed = any(isinstance(module, Packed) for module in subject.modules())
             made: Any = torch.onnx.export(
                 program, (), dynamo=True, opset_version=OPSET, verbose=False, input_names=given,
-                output_names=outputs, custom_translation_table=dict(_TRANSLATIONS),
+                output_names=outputs, custom_translation_table=dict(_TRANSLATIONS), optimize=not packed,
             )  # fmt: skip
+            if packed:  # the default folds 8-bit weights of up to 8192 entries back into floats
+                import onnxscript.optimizer
+                import onnxscript.rewriter.onnx_fusions
+
+                onnxscript.optimizer.optimize_ir(made.model, input_size_limit=_FOLDED)
+                onnxscript.rewriter.onnx_fusions.fuse(made.model)
             made.save(buffer, external_data=False)
     else:
         with silent(), torch.no_grad():

@@ -110,7 +110,7 @@ ONNX_TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {
 }
 
 
-class _Packed(nn.Module):
+class Packed(nn.Module):
     """weight: int8 (O, ...) with one scale per output; bias: float, or int32 in units of the sums (O,)."""
 
     scale: Tensor
@@ -168,7 +168,7 @@ class _Packed(nn.Module):
         return f"int8 {tuple(self.weight.shape)}"
 
 
-class PackedConv(_Packed):
+class PackedConv(Packed):
     """Convolution of 1 to 3 dimensions with int8 weights, (B, C, ...) -> (B, O, ...).
 
     settings: stride, padding, dilation and groups, as torch's functional convolutions take them.
@@ -192,7 +192,7 @@ class PackedConv(_Packed):
         return convolve(x, weight, self.float_bias(), *self.settings)
 
 
-class PackedLinear(_Packed):
+class PackedLinear(Packed):
     """Linear layer with int8 weights, (..., I) -> (..., O)."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -203,7 +203,7 @@ class PackedLinear(_Packed):
         return out if bias is None else out + bias
 
 
-class DynamicLinear(_Packed):
+class DynamicLinear(Packed):
     """Linear layer with int8 weights whose input is rounded to 8 bits over its range of the moment."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -211,7 +211,7 @@ class DynamicLinear(_Packed):
         return out if self.bias is None else out + self.bias
 
 
-class PackedEmbedding(_Packed):
+class PackedEmbedding(Packed):
     """Rows of an int8 table with a scale each, (...) int64 -> (..., width)."""
 
     def forward(self, index: Tensor) -> Tensor:
@@ -219,7 +219,7 @@ class PackedEmbedding(_Packed):
         return rows.to(self.scale.dtype) * self.scale[index][..., None]
 
 
-class PackedWeight(_Packed):
+class PackedWeight(Packed):
     """An int8 weight that a float operator reads, such as a recurrent layer's; () -> the weight (O, ...)."""
 
     def forward(self) -> Tensor:
