@@ -28,7 +28,7 @@ _BINARY: dict[str, Callable[..., Any]] = {
     "Or": torch.logical_or, "Xor": torch.logical_xor, "BitwiseAnd": torch.bitwise_and,
     "BitwiseOr": torch.bitwise_or, "BitwiseXor": torch.bitwise_xor,
 }  # fmt: skip
-_COMMUTE = {"Add": operator.add, "Mul": operator.mul, "Equal": torch.eq}
+_COMMUTE: dict[str, Callable[..., Any]] = {"Add": operator.add, "Mul": operator.mul, "Equal": torch.eq}
 _LAYERS: dict[str, Callable[[Node], nn.Module]] = {
     "Relu": lambda n: nn.ReLU(),
     "Sigmoid": lambda n: nn.Sigmoid(),
@@ -116,7 +116,7 @@ def _pow(e: Emitter, n: Node) -> Results:
 
 @reads("Max", "Min", "Sum", "Mean")
 def _variadic(e: Emitter, n: Node) -> Results:
-    step = {"Max": torch.maximum, "Min": torch.minimum}.get(n.op, operator.add)
+    step: Any = {"Max": torch.maximum, "Min": torch.minimum}.get(n.op, operator.add)
     made = reduce(lambda a, b: e.call(step, a, b), n.inputs)
     return e.call(operator.truediv, made, len(n.inputs)) if n.op == "Mean" else made
 
@@ -240,6 +240,8 @@ def _identity(e: Emitter, n: Node) -> Results:
     if n.op == "Identity" or not isinstance(n.operand(0), Value):
         return n.operand(0)
     n.only_first_output()
+    if n.has(2) and bool(n.constant(2)):
+        raise n.refuse("in training mode")
     ratio = n.constant(1)
     return e.module(
         nn.Dropout(float(ratio) if ratio is not None else n.attribute("ratio", 0.5)), n.operand(0)

@@ -32,6 +32,7 @@ class Emitter:
         self.static, self.batch, self.probe_batches = static, batch, probe_batches
         self.fake = FakeTensorMode(allow_non_fake_inputs=True)
         self.scope = ""
+        self.inputs: list[Value] = []
         self._held: dict[Any, fx.Node] = {}
         self._parameters: dict[Any, nn.Parameter] = {}
         self._alive: list[Const] = []
@@ -39,7 +40,14 @@ class Emitter:
     def input(self, name: str, shapes: tuple[tuple[int, ...], ...], dtype: torch.dtype) -> Value:
         node = self.graph.placeholder(self._identifier(name))
         with self.fake:
-            return Value(node, tuple(torch.empty(shape, dtype=dtype) for shape in shapes))
+            value = Value(node, tuple(torch.empty(shape, dtype=dtype) for shape in shapes))
+        self.inputs.append(value)
+        return value
+
+    @property
+    def first(self) -> Value:
+        """The network's first input: new tensors are made where it lives."""
+        return self.inputs[0]
 
     def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """function(*args, **kwargs) as a step: a Value, a Size, or a list of them for several results."""
@@ -100,7 +108,7 @@ class Emitter:
 
     def tensor(self, sizes: np.ndarray) -> Any:
         """Sizes as an integer tensor."""
-        return self.call(stack_sizes, sizes.ravel().tolist(), list(sizes.shape))
+        return self.call(stack_sizes, self.first, sizes.ravel().tolist(), list(sizes.shape))
 
     def _hold(self, const: Const) -> fx.Node:
         """A constant as an attribute of the network: a parameter if it is a weight, else a buffer."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -9,11 +10,30 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def stack_sizes(values: Sequence[int], shape: Sequence[int]) -> Tensor:
-    """Sizes as an int64 tensor of this shape."""
+def stack_sizes(like: Tensor, values: Sequence[int], shape: Sequence[int]) -> Tensor:
+    """Sizes as an int64 tensor of this shape, where `like` lives."""
     if not values:
-        return torch.zeros(list(shape), dtype=torch.int64)
-    return torch.stack([torch.scalar_tensor(v, dtype=torch.int64) for v in values]).reshape(list(shape))
+        return torch.zeros(list(shape), dtype=torch.int64, device=like.device)
+    scalars = [torch.scalar_tensor(v, dtype=torch.int64, device=like.device) for v in values]
+    return torch.stack(scalars).reshape(list(shape))
+
+
+def filled(like: Tensor, shape: list[int], value: float, dtype: torch.dtype) -> Tensor:
+    """One number everywhere, where `like` lives."""
+    return torch.full(shape, value, dtype=dtype, device=like.device)
+
+
+def count_up(like: Tensor, start: float, stop: float, step: float) -> Tensor:
+    """torch.arange, where `like` lives."""
+    return torch.arange(start, stop, step, device=like.device)
+
+
+def floor_size(size: float) -> int:
+    return math.floor(size)
+
+
+def ceil_size(size: float) -> int:
+    return math.ceil(size)
 
 
 def pad_same(x: Tensor, kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int], upper: bool,
@@ -43,11 +63,11 @@ def pad_by_index(x: Tensor, axis: int, before: int, after: int, mode: str) -> Te
     return x.index_select(axis, index)
 
 
-def average_inside(x: Tensor, kernel: Sequence[int], stride: Sequence[int], pads: Sequence[int]) -> Tensor:
+def average_inside(x: Tensor, kernel: list[int], stride: list[int], pads: list[int]) -> Tensor:
     """Average pooling with unequal padding (as for F.pad) that does not count the padding."""
     pool = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}[len(kernel)]
     inside = torch.ones_like(x[:1, :1])
-    return pool(F.pad(x, list(pads)), kernel, stride) / pool(F.pad(inside, list(pads)), kernel, stride)
+    return pool(F.pad(x, pads), kernel, stride) / pool(F.pad(inside, pads), kernel, stride)
 
 
 def resize_axis(x: Tensor, axis: int, size: int, scale: float, mode: str, place: str, nearest: str) -> Tensor:
@@ -98,9 +118,26 @@ def gather_nd(data: Tensor, indices: Tensor) -> Tensor:
     return data[tuple(indices.unbind(-1))]
 
 
+def from_start(x: Tensor, indices: Tensor, axis: int) -> Tensor:
+    """Indices along an axis of x, negative ones counted from its end."""
+    return torch.where(indices < 0, indices + x.shape[axis], indices)
+
+
 def gather_elements(x: Tensor, indices: Tensor, axis: int) -> Tensor:
     """torch.gather that takes negative indices."""
-    return x.gather(axis, torch.where(indices < 0, indices + x.shape[axis], indices))
+    return x.gather(axis, from_start(x, indices, axis))
+
+
+def top(x: Tensor, count: int, axis: int, largest: bool) -> tuple[Tensor, Tensor]:
+    """The extreme values in order, and where they are; of equal ones the first."""
+    values, indices = torch.sort(x, dim=axis, descending=largest, stable=True)
+    return values.narrow(axis, 0, count), indices.narrow(axis, 0, count)
+
+
+def unit_length(x: Tensor, order: int, axis: int) -> Tensor:
+    """x over its norm along the axis; zero stays zero."""
+    length = torch.linalg.vector_norm(x, order, axis, True)
+    return x / torch.where(length == 0, torch.ones_like(length), length)
 
 
 def one_hot(indices: Tensor, depth: int, values: Tensor, axis: int) -> Tensor:
@@ -129,7 +166,8 @@ def response_norm(x: Tensor, size: int, alpha: float, beta: float, bias: float) 
 
 def integer_product(a: Tensor, b: Tensor, a_zero: Tensor | int, b_zero: Tensor | int) -> Tensor:
     """(a - a_zero) @ (b - b_zero) of 8-bit integers, exact, as int32."""
-    left = a.double() - a_zero
+    rows = a_zero[..., None] if isinstance(a_zero, Tensor) and a_zero.dim() else a_zero
+    left = a.double() - rows
     return (left @ (b.double() - b_zero)).to(torch.int32)
 
 
@@ -138,7 +176,8 @@ def integer_convolution(x: Tensor, w: Tensor, x_zero: Tensor | int, w_zero: Tens
     """The same for a convolution."""
     conv = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}[w.dim() - 2]
     inside = F.pad(x.double() - x_zero, pads)
-    return conv(inside, w.double() - w_zero, None, stride, 0, dilation, groups).to(torch.int32)
+    each = w_zero.reshape([-1] + [1] * (w.dim() - 1)) if isinstance(w_zero, Tensor) else w_zero
+    return conv(inside, w.double() - each, None, stride, 0, dilation, groups).to(torch.int32)
 
 
 def quantise_dynamically(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from netwright.core.onnx_import.emitter import Emitter
-from netwright.core.onnx_import.functions import response_norm
+from netwright.core.onnx_import.functions import response_norm, unit_length
 from netwright.core.onnx_import.layers import layer_name
 from netwright.core.onnx_import.registry import Node, reads
 from netwright.core.onnx_import.values import Const, Results, Value
@@ -67,7 +67,7 @@ def _row(c: Any, outputs: int) -> Const | None:
 def _matmul(e: Emitter, n: Node) -> Results:
     a, b = n.operand(0), n.operand(1)
     if isinstance(b, Const) and b.dim == 2 and b.tensor.is_floating_point() and isinstance(a, Value):
-        made = e.module(_linear(e, b, None, False), a, name=layer_name(b))
+        made = e.module(_linear(e, b, None, False), a, name=layer_name(b) or n.hint)
         made.node.meta["single"] = n.used == [1]  # then an Add may become its bias
         return made
     return e.call(torch.matmul, a, b)
@@ -151,8 +151,7 @@ def _lrn(e: Emitter, n: Node) -> Results:
 @reads("LpNormalization")
 def _lp_norm(e: Emitter, n: Node) -> Results:
     order, axis = n.attribute("p", 2), n.attribute("axis", -1)
-    length = e.call(torch.linalg.vector_norm, n.operand(0), order, axis, True)
-    return e.call(operator.truediv, n.operand(0), length)
+    return e.call(unit_length, n.operand(0), order, axis)
 
 
 @reads("MeanVarianceNormalization")

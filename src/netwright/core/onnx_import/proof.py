@@ -14,7 +14,7 @@ from netwright.core.errors import NetwrightError
 from netwright.core.latency import onnx_feed, onnx_session
 
 if TYPE_CHECKING:
-    from netwright.core.onnx_import.reader import Input, Plan
+    from netwright.core.onnx_import.plan import Input, Plan
 
 TOLERANCE = 1e-3
 # where a file rounds, a sum on the border between two steps may fall to either side

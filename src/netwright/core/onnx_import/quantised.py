@@ -26,8 +26,6 @@ _RANGE = {
 @reads("QuantizeLinear")
 def _quantise(e: Emitter, n: Node) -> Results:
     x, scale, zero = _grid(n)
-    if zero.tensor.dtype not in _RANGE:
-        raise n.refuse(f"to {zero.tensor.dtype}", "int8, uint8, int16, uint16")
     low, high = _RANGE[zero.tensor.dtype]
     axis = n.attribute("axis", 1)
     made = e.call(functions.quantise, x, scale, zero, axis, low, high, zero.tensor.dtype)
@@ -38,10 +36,14 @@ def _quantise(e: Emitter, n: Node) -> Results:
 
 def _grid(n: Node) -> tuple[Any, Const, Const]:
     x, scale = n.operand(0), n.operand(1)
+    if not isinstance(scale, Const):
+        raise n.refuse("with a scale that is computed")
     kind = torch.uint8 if n.op == "QuantizeLinear" else _type(x)
     zero = n.operand(2) if n.has(2) else Const(torch.zeros_like(scale.tensor, dtype=kind))
-    if not isinstance(scale, Const) or not isinstance(zero, Const):
-        raise n.refuse("with a scale that is computed")
+    if not isinstance(zero, Const):
+        raise n.refuse("with a zero point that is computed")
+    if zero.tensor.dtype not in (*_RANGE, torch.int32):
+        raise n.refuse(f"of {zero.tensor.dtype}", "int8, uint8, int16, uint16")
     if n.attribute("block_size", 0) or scale.dim > 1:
         raise n.refuse("in blocks")
     return x, Const(scale.tensor), zero

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
-import torch
 from torch import Tensor, fx
 
 from netwright.core.errors import BadInput, NetwrightError, UnsupportedOperator
+from netwright.core.fits import describe
 from netwright.core.onnx_import import (  # noqa: F401  (each fills its part of the tables)
     elementwise,
+    indexing,
     layers,
     linear,
     quantised,
@@ -27,45 +27,18 @@ from netwright.core.onnx_import import (  # noqa: F401  (each fills its part of 
 )  # fmt: skip
 from netwright.core.onnx_import.emitter import Emitter
 from netwright.core.onnx_import.file import parse
+from netwright.core.onnx_import.plan import Input, Plan, declared, plans, read_input
 from netwright.core.onnx_import.proof import prove
-from netwright.core.onnx_import.registry import READERS, SIZES, Node, attribute_value, to_torch, torch_type
+from netwright.core.onnx_import.registry import READERS, SIZES, Node, attribute_value, to_torch
 from netwright.core.onnx_import.values import Const, Operand, Value
 from netwright.core.quiet import quiet
 
 _PROBES = (3, 5)
-_GUESSES = (64, 32, 16, 224, 8, 128)
 _KEEP_ZERO = {
     "Expand", "Slice", "Gather", "Transpose", "Unsqueeze", "Squeeze", "Reshape", "Identity", "Split", "Concat",
     "Cast", "Tile",
 }  # fmt: skip
 _DOMAINS = ("", "ai.onnx")
-
-
-@dataclass(frozen=True)
-class Input:
-    """An input of the file: name, type, and its sizes; a size that may vary is a name, or None without one."""
-
-    name: str
-    dtype: torch.dtype
-    dims: tuple[int | str | None, ...]
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How to read a file.
-
-    shapes: for each input, its sizes; those that are the batch stand as None.
-    free: whether the network takes any batch; batch: the size that the file fixes, if it fixes one.
-    static: whether no other size varies.
-    """
-
-    shapes: tuple[tuple[int | None, ...], ...]
-    free: bool
-    batch: int | None
-    static: bool
-
-    def at(self, batch: int) -> list[tuple[int, ...]]:
-        return [tuple(batch if d is None else d for d in shape) for shape in self.shapes]
 
 
 def read_onnx(path: str | Path, example: tuple[Tensor, ...] | None = None) -> fx.GraphModule:
@@ -74,7 +47,7 @@ def read_onnx(path: str | Path, example: tuple[Tensor, ...] | None = None) -> fx
     Floating tensors of the file become parameters (convolutions, linear, recurrent and normalising layers as
     torch's own), other constants buffers. The batch is free where the file's own operators allow it, even if
     the file fixes it. example: inputs, for files whose other sizes vary.
-    `network.meta["netwright"]` tells the inputs' names and shapes and the file's metadata.
+    core.fits.input_shapes tells the shapes that the file declares.
     Raises UnsupportedOperator, naming operator and node; BadInput for what is no readable ONNX network.
     """
     path = Path(path)
@@ -90,11 +63,11 @@ def read_onnx(path: str | Path, example: tuple[Tensor, ...] | None = None) -> fx
 
 def _read(model: onnx.ModelProto, path: Path, example: tuple[Tensor, ...] | None) -> fx.GraphModule:
     held = {t.name for t in model.graph.initializer}
-    inputs = [_input(v) for v in model.graph.input if v.name not in held]
+    inputs = [read_input(v) for v in model.graph.input if v.name not in held]
     if not inputs:
         raise BadInput("this network takes no input")
     failure: Exception | None = None
-    for plan in _plans(inputs, example):
+    for plan in plans(inputs, example):
         try:
             with quiet():
                 network = _convert(model, inputs, plan)
@@ -105,8 +78,8 @@ def _read(model: onnx.ModelProto, path: Path, example: tuple[Tensor, ...] | None
             # the plan that fixes everything as the file does tells best what is wrong
             failure = error
             continue
-        network.meta["netwright"] = {
-            "inputs": [(i.name, s[1:]) for i, s in zip(inputs, _shapes(inputs), strict=True)],
+        facts = {
+            "inputs": [(i.name, s[1:]) for i, s in zip(inputs, declared(inputs), strict=True)],
             "batch": None if plan.free else plan.batch,
             **{
                 p.key.removeprefix("netwright."): p.value
@@ -114,6 +87,7 @@ def _read(model: onnx.ModelProto, path: Path, example: tuple[Tensor, ...] | None
                 if "netwright." in p.key
             },
         }
+        describe(network, facts)
         return network
     if isinstance(failure, NetwrightError):
         raise failure
@@ -128,56 +102,6 @@ def _known_operators(model: onnx.ModelProto) -> None:
             raise UnsupportedOperator(operator, node.name or f"{node.op_type}_{index}", "Netwright")
 
 
-def _input(value: onnx.ValueInfoProto) -> Input:
-    kind = value.type.tensor_type
-    if not value.type.HasField("tensor_type") or not kind.HasField("shape"):
-        raise BadInput(f"input '{value.name}' is no tensor of known rank")
-    dims = tuple(d.dim_value if d.dim_value > 0 else d.dim_param or None for d in kind.shape.dim)
-    return Input(value.name, torch_type(kind.elem_type), dims)
-
-
-def _shapes(inputs: list[Input]) -> list[tuple[int | None, ...]]:
-    return [tuple(d if isinstance(d, int) else None for d in i.dims) for i in inputs]
-
-
-def _plans(inputs: list[Input], example: tuple[Tensor, ...] | None) -> list[Plan]:
-    """Any batch first, then the file's own; sizes that vary otherwise from the example, or guessed."""
-    if example is not None and (
-        len(example) != len(inputs)
-        or any(t.dim() != len(i.dims) for t, i in zip(example, inputs, strict=True))
-    ):
-        example = None
-    named = [d for i in inputs for d in i.dims if isinstance(d, str)]
-    batch: Any = next((d for d in named if "batch" in d.lower()), None)
-    first = [i.dims[0] for i in inputs if i.dims]
-    if batch is None:
-        batch = next((d for d in first if not isinstance(d, int)), first[0] if first else 1)
-    varying = [d for i in inputs for k, d in enumerate(i.dims) if not _is_batch(d, k, batch)]
-    static = all(isinstance(d, int) for d in varying)
-    plans = []
-    for guess in (0,) if static or example is not None else _GUESSES:
-        for free in (True, False):
-            if free and not first:
-                continue
-            shapes = tuple(
-                tuple(
-                    None
-                    if free and _is_batch(d, k, batch)
-                    else d if isinstance(d, int)
-                    else (1 if _is_batch(d, k, batch) else example[i].shape[k] if example is not None else guess)
-                    for k, d in enumerate(entry.dims)
-                )
-                for i, entry in enumerate(inputs)
-            )  # fmt: skip
-            plans.append(Plan(shapes, free, batch if isinstance(batch, int) else None, static))
-    return plans
-
-
-def _is_batch(dim: int | str | None, axis: int, batch: Any) -> bool:
-    """A size is the batch if it has its name anywhere, or its number (or no name) as the first of an input."""
-    return dim == batch and (isinstance(dim, str) or axis == 0)
-
-
 def _convert(model: onnx.ModelProto, inputs: list[Input], plan: Plan) -> fx.GraphModule:
     factor = plan.batch or 1
     probes = tuple(p * factor for p in _PROBES) if plan.free else (0, 0)
@@ -189,21 +113,18 @@ def _convert(model: onnx.ModelProto, inputs: list[Input], plan: Plan) -> fx.Grap
         env[tensor.name] = Const(to_torch(tensor), tensor.name, weight=True)
     at = [plan.at(p) for p in probes]
     for k, entry in enumerate(inputs):
-        env[entry.name] = e.input(entry.name, tuple(shapes[k] for shapes in at), entry.dtype)
+        env[entry.name] = e.input(entry.name, tuple(one[k] for one in at), entry.dtype)
     opset = max((o.version for o in model.opset_import if o.domain in _DOMAINS), default=1)
     used = Counter(name for node in model.graph.node for name in node.input)
     used.update(v.name for v in model.graph.output)
+    hints = _hints(model, used)
     for index, proto in enumerate(model.graph.node):
         name = proto.name or f"{proto.op_type}_{index}"
-        attributes = {a.name: attribute_value(a) for a in proto.attribute}
         node = Node(
-            proto.op_type,
-            name,
-            [env[i] for i in proto.input],
-            attributes,
-            opset,
-            [used[o] for o in proto.output],
-        )
+            proto.op_type, name, [env[i] for i in proto.input],
+            {a.name: attribute_value(a) for a in proto.attribute}, opset, [used[o] for o in proto.output],
+            hints.get(proto.output[0], "") if proto.output else "",
+        )  # fmt: skip
         e.scope = _scope(name)
         results = _results(e, node)
         for output, result in zip(proto.output, results, strict=False):
@@ -219,9 +140,9 @@ def _convert(model: onnx.ModelProto, inputs: list[Input], plan: Plan) -> fx.Grap
 def _results(e: Emitter, node: Node) -> tuple[Any, ...]:
     """A node's outputs."""
     made: Any = None
-    if any(isinstance(v, np.ndarray) for v in node.inputs) and node.op in SIZES:
-        if all(isinstance(v, (np.ndarray, Const)) or v is None for v in node.inputs):
-            made = SIZES[node.op](node)
+    no_tensor = all(isinstance(v, (np.ndarray, Const)) or v is None for v in node.inputs)
+    if node.op in SIZES and no_tensor and any(isinstance(v, np.ndarray) for v in node.inputs):
+        made = SIZES[node.op](node)
     try:
         made = READERS[node.op](e, node) if made is None else made
     except NetwrightError:
@@ -245,12 +166,24 @@ def _is_zero(value: Value | Const) -> bool:
     return value.tensor.is_floating_point() and not bool(value.tensor.any())
 
 
+def _hints(model: onnx.ModelProto, used: Counter[str]) -> dict[str, str]:
+    """What is added to a bias 'layer.bias' comes from a layer 'layer', whatever its own weight is called."""
+    held = {t.name for t in model.graph.initializer}
+    found = {}
+    for node in model.graph.node:
+        if node.op_type == "Add":
+            for bias, other in (node.input, tuple(node.input)[::-1]):
+                if bias in held and used[bias] == 1 and bias.endswith(".bias"):
+                    found[other] = bias.removesuffix(".bias")
+    return found
+
+
 def _scope(name: str) -> str:
     """A node's name as a place in the network: '/layer1/conv/Conv' gives 'layer1.conv'."""
     parts = [p for p in re.split(r"[/.]", name) if p]
     if name.startswith("/") and len(parts) > 1:
         parts = parts[:-1]
-    return ".".join(parts)
+    return ".".join(parts).removeprefix("node_")
 
 
 def _finish(e: Emitter, outputs: list[Operand]) -> fx.GraphModule:

@@ -87,7 +87,7 @@ def _reorder(tensor: Tensor, order: tuple[int, ...]) -> Tensor:
 
 def _state(e: Emitter, n: Node, x: Any, batch_axis: int) -> Any:
     """The initial state as torch wants it, or None where it is zero."""
-    given = [n.inputs[i] if n.has(i) else None for i in ((5, 6) if n.op == "LSTM" else (5,))]
+    given: list[Any] = [n.inputs[i] if n.has(i) else None for i in ((5, 6) if n.op == "LSTM" else (5,))]
     if all(v is None or _is_zero(v) for v in given):
         return None
     if any(v is None for v in given):

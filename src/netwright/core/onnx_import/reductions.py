@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from netwright.core.onnx_import.emitter import Emitter
-from netwright.core.onnx_import.functions import cumulative_sum
+from netwright.core.onnx_import.functions import cumulative_sum, top
 from netwright.core.onnx_import.registry import READERS, Node, reads
 from netwright.core.onnx_import.values import Const, Results, Value
 
@@ -19,7 +19,7 @@ _DIRECT: dict[str, Any] = {
 
 def _reduce(e: Emitter, n: Node) -> Results:
     x, keep = n.operand(0), bool(n.attribute("keepdims", 1))
-    axes = n.list(1, "axes")
+    axes = n.numbers(1, "axes")
     if not axes:
         if n.attribute("noop_with_empty_axes", 0):
             return x
@@ -64,8 +64,9 @@ def _argument(e: Emitter, n: Node) -> Results:
 @reads("TopK")
 def _top(e: Emitter, n: Node) -> Results:
     count = n.integers(1) or [n.attribute("k")]
-    largest, ordered = bool(n.attribute("largest", 1)), bool(n.attribute("sorted", 1))
-    return tuple(e.call(torch.topk, n.operand(0), count[0], n.attribute("axis", -1), largest, ordered))
+    return tuple(
+        e.call(top, n.operand(0), count[0], n.attribute("axis", -1), bool(n.attribute("largest", 1)))
+    )
 
 
 @reads("CumSum")

@@ -32,7 +32,10 @@ def reads(*operators: str) -> Callable[[Reader], Reader]:
 
 @dataclass
 class Node:
-    """One node of the file. used: for each output, how often it is read; `opset`: version of its operators."""
+    """One node of the file.
+
+    opset: version of its operators. used: for each output, how often it is read. hint: a name for its layer.
+    """
 
     op: str
     name: str
@@ -40,6 +43,7 @@ class Node:
     attributes: dict[str, Any]
     opset: int
     used: list[int]
+    hint: str = ""
 
     def attribute(self, name: str, default: Any = None) -> Any:
         return self.attributes.get(name, default)
@@ -69,7 +73,7 @@ class Node:
         found = self.constant(index)
         return None if found is None else [int(v) for v in found.reshape(-1).tolist()]
 
-    def list(self, index: int, attribute: str) -> list[int] | None:
+    def numbers(self, index: int, attribute: str) -> list[int] | None:
         """What is an input in newer operator sets and an attribute in older ones."""
         if self.has(index):
             return self.integers(index)
@@ -128,9 +132,12 @@ def torch_type(code: int) -> torch.dtype:
 
 
 def scalar(operand: Operand, other: Operand = None) -> Any:
-    """A constant of one number as that number, where broadcasting it changes no shape; else the operand."""
+    """A constant of one number as that number, where broadcasting it changes no shape; else the operand.
+
+    So a lone number of the file's is not trained: mostly it is a scale that the exporter wrote down.
+    """
     if isinstance(operand, Const) and operand.tensor.numel() == 1 and not isinstance(other, np.ndarray):
         rank = other.dim if isinstance(other, (Const, Value)) else 0
-        if operand.dim == 0 or (operand.dim <= rank and not operand.weight):
+        if operand.dim <= rank or operand.dim == 0:
             return operand.tensor.item()
     return operand

@@ -8,7 +8,7 @@ from typing import Any
 import torch.nn.functional as F
 
 from netwright.core.onnx_import.emitter import Emitter
-from netwright.core.onnx_import.functions import resize_axis
+from netwright.core.onnx_import.functions import floor_size, resize_axis
 from netwright.core.onnx_import.registry import Node, reads
 from netwright.core.onnx_import.values import Results, Size
 
@@ -39,6 +39,7 @@ def _resize(e: Emitter, n: Node) -> Results:
             return e.call(F.interpolate, x, size=sizes[2:], mode=kind, **corners)
         if place != "align_corners":
             return e.call(F.interpolate, x, scale_factor=scales[2:], mode=kind, **corners)
+    size: Any
     for axis in changed:
         old_size = e.size(x, axis)
         if scales is None:
@@ -51,13 +52,13 @@ def _resize(e: Emitter, n: Node) -> Results:
 
 
 def _floor(value: Any) -> Any:
-    return value.emitter.call(math.floor, value) if isinstance(value, Size) else math.floor(value)
+    return value.emitter.call(floor_size, value) if isinstance(value, Size) else math.floor(value)
 
 
 def _layer_mode(mode: str, place: str, nearest: str) -> str | None:
     """The mode in which torch interpolates in the same way, if it has one."""
     if mode == "linear":
-        return "linear" if place in ("half_pixel", "align_corners", "pytorch_half_pixel") else None
+        return "linear" if place in ("half_pixel", "align_corners") else None
     if place == "asymmetric" and nearest == "floor":
         return "nearest"
     return None

@@ -6,13 +6,13 @@ import math
 import operator
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from netwright.core.onnx_import import functions
 from netwright.core.onnx_import.emitter import Emitter
-from netwright.core.onnx_import.layers import layer_name
 from netwright.core.onnx_import.registry import Node, reads
 from netwright.core.onnx_import.values import Const, Results, Size, Value
 
@@ -88,7 +88,7 @@ def _transpose(e: Emitter, n: Node) -> Results:
 
 @reads("Squeeze")
 def _squeeze(e: Emitter, n: Node) -> Results:
-    x, axes = n.operand(0), n.list(1, "axes")
+    x, axes = n.operand(0), n.numbers(1, "axes")
     if axes is None:
         shapes = [p.shape for p in x.probes] if isinstance(x, Value) else [x.shape]
         axes = [i for i in range(x.dim) if all(s[i] == 1 for s in shapes)]
@@ -99,7 +99,7 @@ def _squeeze(e: Emitter, n: Node) -> Results:
 
 @reads("Unsqueeze")
 def _unsqueeze(e: Emitter, n: Node) -> Results:
-    x, axes = n.operand(0), n.list(1, "axes") or []
+    x, axes = n.operand(0), n.numbers(1, "axes") or []
     for axis in sorted(a % (x.dim + len(axes)) for a in axes):
         x = e.method("unsqueeze", x, axis)
     return x
@@ -107,7 +107,7 @@ def _unsqueeze(e: Emitter, n: Node) -> Results:
 
 @reads("Concat")
 def _concat(e: Emitter, n: Node) -> Results:
-    parts = [e.tensor(v) if not isinstance(v, (Const, Value)) else v for v in n.inputs]
+    parts = [e.tensor(v) if isinstance(v, np.ndarray) else n.operand(i) for i, v in enumerate(n.inputs)]
     axis = n.attribute("axis")
     axis = axis % parts[0].dim
     widest = next((v for v in parts if isinstance(v, Value) and v.varies(0)), None)
@@ -121,7 +121,7 @@ def _concat(e: Emitter, n: Node) -> Results:
 
 @reads("Split")
 def _split(e: Emitter, n: Node) -> Results:
-    x, sizes = n.operand(0), n.list(1, "split")
+    x, sizes = n.operand(0), n.numbers(1, "split")
     axis = n.attribute("axis", 0) % x.dim
     if sizes is None:
         count = n.attribute("num_outputs", len(n.used))
@@ -136,7 +136,7 @@ def _slice(e: Emitter, n: Node) -> Results:
     x = n.operand(0)
     starts = n.sizes(1) if n.has(1) else n.attribute("starts")
     ends = n.sizes(2) if n.has(2) else n.attribute("ends")
-    axes = n.list(3, "axes") or list(range(len(starts)))
+    axes = n.numbers(3, "axes") or list(range(len(starts)))
     steps = n.integers(4) or [1] * len(axes)
     window: list[Any] = [slice(None)] * x.dim
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
@@ -156,65 +156,6 @@ def _reversed(e: Emitter, n: Node, x: Any, axis: int, start: Any, end: Any) -> t
     first = min(start + size if start < 0 else start, size - 1)
     last = max(end + size if end < 0 else end, -1)
     return e.call(torch.flip, x, [axis]), size - 1 - first, size - 1 - last
-
-
-@reads("Gather")
-def _gather(e: Emitter, n: Node) -> Results:
-    x, index, axis = n.operand(0), n.operand(1), n.attribute("axis", 0)
-    axis = axis % x.dim
-    floating = isinstance(x, Const) and x.weight and x.tensor.is_floating_point() and x.dim == 2
-    if floating and axis == 0 and isinstance(index, Value):
-        layer = nn.Embedding(*x.shape, device="meta")
-        layer.weight = e.parameter(x)
-        return e.module(layer, index, name=layer_name(x))
-    if isinstance(index, Const) and index.dim == 0:
-        return e.call(torch.select, x, axis, int(index.tensor))
-    if isinstance(index, Const) and index.dim == 1 and isinstance(x, Value):
-        picks = index.tensor.long()
-        low, stop = int(picks.min()), int(picks.max()) + 1
-        if low >= 0 and stop - low == len(picks) and bool((picks == torch.arange(low, stop)).all()):
-            return e.call(operator.getitem, x, (*[slice(None)] * axis, slice(low, stop)))
-    return e.call(operator.getitem, x, (*[slice(None)] * axis, _long(e, index)))
-
-
-def _long(e: Emitter, index: Any) -> Any:
-    if isinstance(index, Const):
-        return Const(index.tensor.long(), path=index.path)
-    return (
-        index
-        if isinstance(index, Value) and index.probes[0].dtype == torch.int64
-        else e.method("long", index)
-    )
-
-
-@reads("GatherElements")
-def _gather_elements(e: Emitter, n: Node) -> Results:
-    return e.call(functions.gather_elements, n.operand(0), _long(e, n.operand(1)), n.attribute("axis", 0))
-
-
-@reads("GatherND")
-def _gather_nd(e: Emitter, n: Node) -> Results:
-    if n.attribute("batch_dims", 0):
-        raise n.refuse("with batch_dims", "batch_dims 0")
-    return e.call(functions.gather_nd, n.operand(0), _long(e, n.operand(1)))
-
-
-@reads("ScatterND")
-def _scatter_nd(e: Emitter, n: Node) -> Results:
-    mode = n.attribute("reduction", "none")
-    if mode not in ("none", "add"):
-        raise n.refuse(f"reduction {mode}", "none, add")
-    return e.call(functions.scatter_nd, n.operand(0), _long(e, n.operand(1)), n.operand(2), mode)
-
-
-@reads("ScatterElements", "Scatter")
-def _scatter(e: Emitter, n: Node) -> Results:
-    mode, axis = n.attribute("reduction", "none"), n.attribute("axis", 0)
-    index = _long(e, n.operand(1))
-    if mode == "none":
-        return e.call(torch.scatter, n.operand(0), axis, index, n.operand(2))
-    kinds = {"add": "sum", "mul": "prod", "max": "amax", "min": "amin"}
-    return e.call(torch.scatter_reduce, n.operand(0), axis, index, n.operand(2), kinds[mode])
 
 
 @reads("Expand")
@@ -238,7 +179,7 @@ def _constant_of_shape(e: Emitter, n: Node) -> Results:
     sizes = n.sizes(0)
     if not any(isinstance(s, Size) for s in sizes):
         return Const(torch.full(sizes, value.item(), dtype=value.dtype), path=e.scope)
-    made = e.call(torch.full, sizes, value.item(), dtype=value.dtype)
+    made = e.call(functions.filled, e.first, sizes, value.item(), value.dtype)
     made.zeros = value.item() == 0
     return made
 
@@ -248,7 +189,7 @@ def _range(e: Emitter, n: Node) -> Results:
     ends = [_number(v) for v in n.inputs]
     if any(isinstance(v, Value) for v in ends):
         raise n.refuse("with ends that are computed from data")
-    return e.call(torch.arange, *ends)
+    return e.call(functions.count_up, e.first, *ends)
 
 
 def _number(operand: Any) -> Any:
@@ -283,20 +224,14 @@ def _triangle(e: Emitter, n: Node) -> Results:
     return e.call(torch.triu if n.attribute("upper", 1) else torch.tril, n.operand(0), offset[0])
 
 
-@reads("OneHot")
-def _one_hot(e: Emitter, n: Node) -> Results:
-    depth = n.integers(1)
-    assert depth is not None
-    return e.call(functions.one_hot, n.operand(0), depth[0], n.operand(2), n.attribute("axis", -1))
-
-
 @reads("EyeLike")
 def _eye(e: Emitter, n: Node) -> Results:
     from netwright.core.onnx_import.registry import torch_type
 
     x = n.operand(0)
     rows, columns = x.shape
-    kind = torch_type(n.attribute("dtype")) if n.attribute("dtype") else torch.float32
+    own = x.probes[0].dtype if isinstance(x, Value) else x.tensor.dtype
+    kind = torch_type(n.attribute("dtype")) if n.attribute("dtype") else own
     ones = torch.ones(rows, columns, dtype=kind)
     k = n.attribute("k", 0)
     return Const(ones.triu(k).tril(k))
@@ -308,7 +243,8 @@ def _blocks(e: Emitter, n: Node) -> Results:
     b, c, h, w = e.sizes(x)
     if n.op == "SpaceToDepth":
         split = e.method("reshape", x, [b, c, h // block, block, w // block, block])
-        moved = e.method("permute", split, [0, 3, 5, 1, 2, 4])
+        order = [0, 3, 5, 1, 2, 4] if n.attribute("mode", "DCR") == "DCR" else [0, 1, 3, 5, 2, 4]
+        moved = e.method("permute", split, order)
         return e.method("reshape", moved, [b, c * block * block, h // block, w // block])
     if n.attribute("mode", "DCR") == "CRD":
         return e.module(nn.PixelShuffle(block), x)

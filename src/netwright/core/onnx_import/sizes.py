@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from netwright.core.onnx_import.emitter import Emitter
+from netwright.core.onnx_import.functions import ceil_size, floor_size
 from netwright.core.onnx_import.registry import SIZES, Node, reads, torch_type
 from netwright.core.onnx_import.values import Const, Operand, Results, Size
 
@@ -79,8 +80,8 @@ def _gather(n: Node) -> Results:
 
 def _slice(n: Node) -> Results:
     data = as_sizes(n.inputs[0])
-    starts, ends = n.list(1, "starts"), n.list(2, "ends")
-    axes, steps = n.list(3, "axes"), n.integers(4)
+    starts, ends = n.numbers(1, "starts"), n.numbers(2, "ends")
+    axes, steps = n.numbers(3, "axes"), n.integers(4)
     assert starts is not None
     assert ends is not None
     window = [slice(None)] * data.ndim
@@ -90,7 +91,7 @@ def _slice(n: Node) -> Results:
 
 
 def _axes(n: Node) -> list[int] | None:
-    return n.list(1, "axes")
+    return n.numbers(1, "axes")
 
 
 def _unsqueeze(n: Node) -> Results:
@@ -113,12 +114,12 @@ def _cast(n: Node) -> Results:
 
 
 def _whole(value: Size) -> Any:
-    return value.emitter.call(math.floor, value) if isinstance(value.probes[0], float) else value
+    return value.emitter.call(floor_size, value) if isinstance(value.probes[0], float) else value
 
 
 def _round(up: bool) -> Callable[[Node], Results]:
     def one(v: Any) -> Any:
-        function = math.ceil if up else math.floor
+        function = ceil_size if up else floor_size
         return v.emitter.call(function, v) if isinstance(v, Size) else function(v)
 
     return lambda n: settled(np.frompyfunc(one, 1, 1)(as_sizes(n.inputs[0])))
@@ -146,6 +147,8 @@ def _reshape(n: Node) -> Results:
 
 SIZES.update(
     {
+        "Shape": lambda n: Const(torch.tensor(as_sizes(n.inputs[0]).shape)),
+        "Size": lambda n: Const(torch.tensor(as_sizes(n.inputs[0]).size)),
         "Identity": lambda n: n.inputs[0], "Cast": _cast, "Gather": _gather, "Slice": _slice,
         "Unsqueeze": _unsqueeze, "Squeeze": _squeeze, "Div": _div, "Range": _range, "Reshape": _reshape,
         "Concat": lambda n: settled(np.concatenate([as_sizes(v) for v in n.inputs], n.attribute("axis"))),
