@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
@@ -35,33 +36,39 @@ CLAIM = Claim(
 NETWORKS = 5
 
 
-def activations(network: nn.Module, data: Split) -> list[Tensor]:
-    """Centred activations (N, d) of the layers, in order."""
-    seen = [
+@dataclass(frozen=True)
+class Seen:
+    """A layer's centred activations (N, d) and an orthonormal basis (N, rank) of the span of its features."""
+
+    activations: Tensor
+    basis: Tensor
+
+
+def see(network: nn.Module, data: Split) -> list[Seen]:
+    """All activations of the layers at once, for the baselines."""
+    parts = [
         [batch[name].flatten(1).double().cpu() for name in LAYERS] for batch in stream(network, data, LAYERS)
     ]
-    whole = [torch.cat(parts) for parts in zip(*seen, strict=True)]
-    return [x - x.mean(0) for x in whole]
+    found = []
+    for layer in zip(*parts, strict=True):
+        x = torch.cat(layer)
+        x = x - x.mean(0)
+        left, values, _ = torch.linalg.svd(x, full_matrices=False)
+        found.append(Seen(x, left[:, values > 1e-6 * values[0]]))
+    return found
 
 
-def basis(x: Tensor) -> Tensor:
-    """Orthonormal basis (N, rank) of the span of a layer's features."""
-    left, values, _ = torch.linalg.svd(x, full_matrices=False)
-    return left[:, values > 1e-6 * values[0]]
-
-
-def regression(x: Tensor, y: Tensor) -> float:
+def regression(x: Seen, y: Seen) -> float:
     """R^2 of predicting x from y."""
-    return ((basis(y).T @ x).norm() ** 2 / x.norm() ** 2).item()
+    return ((y.basis.T @ x.activations).norm() ** 2 / x.activations.norm() ** 2).item()
 
 
-def correlation_analysis(x: Tensor, y: Tensor) -> float:
+def correlation_analysis(x: Seen, y: Seen) -> float:
     """Mean squared canonical correlation."""
-    p, q = basis(x), basis(y)
-    return ((q.T @ p).norm() ** 2 / min(p.shape[1], q.shape[1])).item()
+    return ((y.basis.T @ x.basis).norm() ** 2 / min(x.basis.shape[1], y.basis.shape[1])).item()
 
 
-def matrix(a: list[Tensor], b: list[Tensor], similarity: Callable[[Tensor, Tensor], float]) -> Tensor:
+def matrix(a: list[Seen], b: list[Seen], similarity: Callable[[Seen, Seen], float]) -> Tensor:
     return torch.tensor([[similarity(x, y) for y in b] for x in a])
 
 
@@ -78,7 +85,7 @@ def measure(scale: Scale) -> Measured:
     data = trained[0][1].train
     networks = [network.to(scale.device) for network, _ in trained]
     untrained = [fresh("digits-cnn-deep", seed)[0].to(scale.device) for seed in range(count)]
-    seen = [activations(network, data) for network in networks]
+    seen = [see(network, data) for network in networks]
     rows: list[dict[str, Any]] = []
     for pair, (i, j) in enumerate(combinations(range(count), 2)):
         cka = lambda a, b: torch.tensor(Cka(layers=LAYERS)(a, data, b).data["matrix"])

@@ -76,7 +76,8 @@ def measure(scale: Scale) -> Measured:
             "depth": list(range(len(LAYERS))),
         }
         for arm, values in predictors.items():
-            found = spearmanr(values, accuracy).statistic if np.ptp(values) > 0 else 0.0
+            known = np.ptp(values) > 0 and np.ptp(accuracy) > 0
+            found = spearmanr(values, accuracy).statistic if known else 0.0
             rows.append({"arm": arm, "seed": seed, "rank_correlation": float(found)})
         rows.append({"arm": "accuracy kept", "seed": seed, **dict(zip(LAYERS, accuracy, strict=True))})
     values = [row["rank_correlation"] for row in rows if row["arm"] == "effective rank"]
