@@ -105,8 +105,8 @@ def judged(rows: list[dict[str, Any]]) -> Measured:
         figures,
         notes=(
             (f"Does not hold in all pairs: {', '.join(failed)}. " if failed else "")
-            + "Subspace overlap is the mean cosine of all principal angles of a block, the weakest included; blocks of the "
-            "same sizes whose units are drawn at random show what is due to the method."
+            + "Subspace overlap is the mean cosine of all principal angles of a block, the weakest included; blocks of "
+            "the same sizes whose units are drawn at random show what is due to the method."
         ),
     )
 
