@@ -19,13 +19,14 @@ def test_every_method_gets_the_same_time_and_the_sum_is_the_first_share():
     trials = plan.first_round(TARGET, None, Budget(seconds=100), 0)
     assert {t.slug for t in trials} >= {r.slug for r in plan.default_methods()}
     assert len({t.budget.seconds for t in trials}) == 1
-    assert sum(t.budget.seconds for t in trials) == pytest.approx(plan.FIRST * 100)
+    trained = [t for t in trials if catalogue.method(t.slug).trains]
+    assert sum(t.budget.seconds for t in trained) == pytest.approx(plan.FIRST * 100)
     assert len({t.key for t in trials}) == len(trials)
 
 
 def test_a_small_budget_tries_fewer():
     trials = plan.first_round(TARGET, None, Budget(seconds=10), 0)
-    assert len(trials) == int(plan.FIRST * 10 / plan.LEAST_SECONDS)
+    assert sum(catalogue.method(t.slug).trains for t in trials) == 1
 
 
 def test_a_plan_repeats_so_that_an_interrupted_study_continues():

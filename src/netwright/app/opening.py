@@ -115,7 +115,9 @@ def normalised_or_raw(subject: Subject) -> Subject:
         return subject
     raw = task.raw()
     if normalises(subject.network):
-        return Subject(subject.name, subject.network, raw, "the file normalises its inputs itself, as it says")
+        return Subject(
+            subject.name, subject.network, raw, "the file normalises its inputs itself, as it says"
+        )
     scores = []
     for way in (task, raw):
         part = take(way.val, 500, seed=0)

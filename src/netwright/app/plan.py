@@ -6,6 +6,7 @@ nearest, at the strength that the first round's measured latencies (or sizes) ca
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -18,8 +19,11 @@ from netwright.core.errors import BadInput
 from netwright.core.study import Trial
 
 FIRST, SECOND = 0.55, 0.33  # shares of the whole budget; the rest is for exports and timing
-LEAST_SECONDS = 2.5  # a trial with less time cannot train anything
+LEAST_SECONDS = 6.0  # a trial with less time cannot train anything
 GRID = 0.02  # strengths are rounded, so that a repeated plan names the same trials
+
+# passes that a method may make where it has a field for them: the clock ends it earlier, its schedule squeezed to fit
+PASSES = 40
 
 # methods that take a strength: the share of multiply-accumulates (or weights) to be removed
 STRENGTH = "ratio"
@@ -27,7 +31,9 @@ STRENGTH = "ratio"
 
 def first_round(target: Target, methods: Sequence[str] | None, budget: Budget, seed: int) -> list[Trial]:
     """One trial per method; those that take a strength get the one that the target calls for, and the most
-    promising of them a stronger one as well. A small budget tries fewer, in the catalogue's order."""
+    promising of them a stronger one as well. Each may spend the same. Methods that do not train spend next to
+    nothing of it, so the budget is divided among the others; a small one tries fewer of them, in their order.
+    """
     rows = [catalogue.method(slug) for slug in methods] if methods else default_methods()
     for row in rows:
         if row.goal != "compress":
@@ -40,10 +46,13 @@ def first_round(target: Target, methods: Sequence[str] | None, budget: Budget, s
     strongest = next((row for row in rows if takes_strength(row)), None)
     if strongest is not None:
         wanted.append((strongest, {STRENGTH: stronger}))
+    training = [pair for pair in wanted if pair[0].trains]
     seconds = budget.seconds
     if seconds is not None:
-        wanted = wanted[: max(1, int(FIRST * seconds / LEAST_SECONDS))]
-    each = Budget(seconds=None if seconds is None else FIRST * seconds / len(wanted), target=target)
+        training = training[: max(1, int(FIRST * seconds / LEAST_SECONDS))]
+        seconds = FIRST * seconds / max(1, len(training))
+    each = Budget(seconds=seconds, target=target)
+    wanted = [pair for pair in wanted if pair in training or not pair[0].trains]
     return [trial(row, settings, seed, each) for row, settings in wanted]
 
 
@@ -109,7 +118,8 @@ def needed_ratio(rows: Sequence[dict[str, Any]], original: dict[str, Any], targe
 
 
 def default_methods() -> list[catalogue.Method]:
-    return [row for row in catalogue.of_goal("compress") if row.improve]
+    """Those with a place in the order in which `improve` tries methods."""
+    return sorted((row for row in catalogue.of_goal("compress") if row.improve), key=lambda row: row.improve)
 
 
 def untried(tried: Sequence[str]) -> list[dict[str, str]]:
@@ -122,12 +132,16 @@ def untried(tried: Sequence[str]) -> list[dict[str, str]]:
 
 
 def takes_strength(row: catalogue.Method) -> bool:
-    import dataclasses
+    return has_field(row, STRENGTH)
 
-    return STRENGTH in {f.name for f in dataclasses.fields(row.load())}
+
+def has_field(row: catalogue.Method, name: str) -> bool:
+    return name in {f.name for f in dataclasses.fields(row.load())}
 
 
 def trial(row: catalogue.Method, settings: dict[str, Any], seed: int, budget: Budget) -> Trial:
+    if budget.seconds is not None and has_field(row, "epochs"):
+        settings = {**settings, "epochs": PASSES}
     words = f" {100 * settings[STRENGTH]:.0f} %" if STRENGTH in settings else ""
     return Trial(row.slug, settings, seed, budget, f"{row.name.lower()}{words}")
 

@@ -25,7 +25,8 @@ class Method:
     """One row. `path` is 'package.module:Class'; `settings` are the fields that this row sets.
 
     paper: title; venue: arXiv id or where it appeared. needs: extras. serves: what it works on, in words.
-    improve: whether `netwright improve` tries it by default.
+    improve: its place in the order in which `netwright improve` tries methods by default; 0: it does not.
+    trains: whether it spends its budget on training (one that does not is done in moments).
     networks: how many networks an Analysis compares.
     """
 
@@ -41,7 +42,8 @@ class Method:
     settings: dict[str, Any] = field(default_factory=dict)
     needs: tuple[str, ...] = ()
     serves: str = ""
-    improve: bool = False
+    improve: int = 0
+    trains: bool = True
     networks: int = 1
 
     def load(self) -> Any:
