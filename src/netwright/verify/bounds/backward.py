@@ -5,7 +5,7 @@ Only lower bounds are computed: an upper bound of row c is minus the lower bound
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -64,13 +64,18 @@ def concretise(rows: Tensor, x: Interval) -> tuple[Tensor, Tensor]:
 
 
 def crown_bounds(
-    program: Program, box: Interval, intermediate: str = "crown", block: int = BLOCK
+    program: Program,
+    box: Interval,
+    intermediate: str = "crown",
+    block: int = BLOCK,
+    slope_of: Callable[[Interval], Tensor] | None = None,
 ) -> dict[Step, Interval]:
     """Bounds of every step from those of the input, (B, ...), for use in `lowest`.
 
     intermediate: 'interval' propagates intervals only (CROWN-IBP, fast); 'crown' tightens by backward bounds those
     elements that a relaxation reads, that intervals leave undecided, and for which intervals are not exact already.
-    Each bound is the tighter of the two. block: how many coefficients a pass may hold.
+    Each bound is the tighter of the two. block: how many coefficients a pass may hold. slope_of: the lower slope of
+    relu-like steps (0 to 1) from the bounds of what they read, default CROWN's adaptive choice.
     """
     if intermediate == "interval":
         return interval_bounds(program, box)
@@ -81,9 +86,18 @@ def crown_bounds(
         for source in step.sources:
             if row.undecided is not None and source not in exact and operator_of(source).affine:
                 open_ = row.undecided(step, bounds[source])
-                bounds[source] = _tightened(program, source, bounds, open_, block)
+                slopes = lower_slopes(program, bounds, slope_of) if slope_of else None
+                bounds[source] = _tightened(program, source, bounds, open_, block, slopes)
         bounds[step] = row.interval(step, *(bounds[s] for s in step.sources))
     return bounds
+
+
+def lower_slopes(
+    program: Program, bounds: Mapping[Step, Interval], slope_of: Callable[[Interval], Tensor]
+) -> dict[Step, Tensor]:
+    """Lower slopes, for `lowest`, of the relu-like steps that have bounds."""
+    steps = [s for s in program.steps[1:] if s in bounds and operator_of(s).slopes]
+    return {step: slope_of(bounds[step.sources[0]])[:, None] for step in steps}
 
 
 def exact_steps(program: Program) -> set[Step]:
@@ -104,7 +118,12 @@ def exact_steps(program: Program) -> set[Step]:
 
 
 def _tightened(
-    program: Program, step: Step, bounds: dict[Step, Interval], open_: Tensor, block: int
+    program: Program,
+    step: Step,
+    bounds: dict[Step, Interval],
+    open_: Tensor,
+    block: int,
+    slopes: Mapping[Step, Tensor] | None,
 ) -> Interval:
     """Backward bounds of the open elements (B, *shape) of a step, met with what was known."""
     old = bounds[step]
@@ -112,7 +131,7 @@ def _tightened(
     for index, real in _places(open_.flatten(1), _rows_at_once(program, step, len(low), block)):
         rows = torch.zeros(*index.shape, step.size, dtype=low.dtype, device=low.device)
         rows.scatter_(2, index[..., None], 1.0)
-        least = lowest(program, step, torch.cat([rows, -rows], 1), bounds)
+        least = lowest(program, step, torch.cat([rows, -rows], 1), bounds, slopes)
         count = index.shape[1]
         # places beyond an example's own open elements write back what is there
         low.scatter_(1, index, torch.where(real, least[:, :count], low.gather(1, index)))
