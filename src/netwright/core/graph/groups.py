@@ -50,12 +50,9 @@ class Group:
         return f"Group({self.name}, {self.size} units, {len(self.slices)} slices)"
 
 
-@dataclass(frozen=True, eq=False)
-class Pattern:
-    """How the units lie in an activation: along `dim`, with the label of each index (n,)."""
-
-    dim: int
-    labels: Tensor
+# How units lie in a tensor: label of each index, by dimension. An activation has one such dimension at most, a
+# weight or a view of it may have several.
+Pattern = dict[int, Tensor]
 
 
 @dataclass(eq=False)
@@ -158,12 +155,9 @@ def dependencies(graph: Graph) -> Dependencies:
         else:
             analysis.classes.fix(value, "it makes outputs of the network")
     _settle(analysis)
-    patterns = {
-        node: pattern
-        for node, value in analysis.values.items()
-        if isinstance(value, Tensor) and (pattern := _pattern(analysis, value)) is not None
-    }
-    return _collect(analysis, patterns)
+    values = {**{node: hold(node) for node in graph.nodes if node.op in HELD}, **analysis.values}
+    patterns = {node: _pattern(analysis, value) for node, value in values.items()}
+    return _collect(analysis, {node: pattern for node, pattern in patterns.items() if pattern})
 
 
 def _settle(analysis: Analysis) -> None:
@@ -187,13 +181,25 @@ def _settle(analysis: Analysis) -> None:
         changed |= analysis.table.settle()
 
 
-def _pattern(analysis: Analysis, labels: Tensor) -> Pattern | None:
-    moving = analysis.classes.varying(labels)
+def _pattern(analysis: Analysis, value: Any) -> Pattern:
+    if isinstance(value, Held):
+        return _pattern_of_view(analysis, value)
+    moving = analysis.classes.varying(value) if isinstance(value, Tensor) else []
     if len(moving) != 1:
-        return None
-    roots = analysis.classes.find(labels)
-    others = [d for d in range(labels.dim()) if d != moving[0]]
-    return Pattern(moving[0], roots.amax(others) if others else roots)
+        return {}
+    roots = analysis.classes.find(value)
+    others = [d for d in range(value.dim()) if d != moving[0]]
+    return {moving[0]: roots.amax(others) if others else roots}
+
+
+def _pattern_of_view(analysis: Analysis, value: Held) -> Pattern:
+    pattern = {}
+    for dim, size in enumerate(value.shape):
+        found = value.axis(dim) if size > 1 else None
+        slices = None if found is None else analysis.table.slices.get((value.name, found[0]))
+        if found is not None and slices is not None:
+            pattern[dim] = analysis.classes.find(slices[found[1]])
+    return pattern
 
 
 def _collect(analysis: Analysis, patterns: dict[Node, Pattern]) -> Dependencies:
@@ -209,9 +215,10 @@ def _collect(analysis: Analysis, patterns: dict[Node, Pattern]) -> Dependencies:
                 where.setdefault(root, {}).setdefault((name, axis), []).append(position)
     seats: dict[int, list[tuple[int, int]]] = {}
     for number, pattern in enumerate(patterns.values()):
-        present, counts = pattern.labels.unique(return_counts=True)
-        for root, count in zip(present.tolist(), counts.tolist(), strict=True):
-            seats.setdefault(root, []).append((number, count))
+        for labels in pattern.values():
+            present, counts = labels.unique(return_counts=True)
+            for root, count in zip(present.tolist(), counts.tolist(), strict=True):
+                seats.setdefault(root, []).append((number, count))
     order = {node.parameter: i for i, node in enumerate(_by_use(analysis.graph))}
     gathered: dict[Any, list[int]] = {}
     for root, places in where.items():

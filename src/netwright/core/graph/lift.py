@@ -143,13 +143,10 @@ class _Lift:
 
     def _labels(self, node: Any, dim: int) -> Tensor | None:
         """Labels along a dimension of a node's value, if its units lie there."""
-        pattern = self._pattern(node)
-        if pattern is None or dim % len(node.shape) != pattern.dim:
-            return None
-        return pattern.labels
+        return self._pattern(node).get(dim % len(node.shape)) if isinstance(node, Node) else None
 
-    def _pattern(self, node: Any) -> Pattern | None:
-        return self.found.patterns.get(node) if isinstance(node, Node) else None
+    def _pattern(self, node: Any) -> Pattern:
+        return self.found.patterns.get(node, {})
 
     def _count(self, labels: Tensor) -> int:
         return int((~torch.isin(labels, self.gone)).sum())
@@ -160,16 +157,17 @@ class _Lift:
 
     def _shape(self, node: Node, sizes: list[Any], first: int = 0) -> list[Any]:
         """A list of sizes, the first of which is dimension `first` of the result, as they are now."""
-        pattern = self._pattern(node)
-        if pattern is None or not 0 <= pattern.dim - first < len(sizes):
-            return sizes
-        at, new = pattern.dim - first, list(sizes)
-        if isinstance(new[at], Node):
-            if any(isinstance(s, int) and s == -1 for s in new):
+        new = list(sizes)
+        for dim, labels in self._pattern(node).items():
+            at = dim - first
+            if not 0 <= at < len(new) or new[at] == -1:
+                continue
+            if not isinstance(new[at], Node):
+                new[at] = self._count(labels)
+            elif -1 in [s for s in new if isinstance(s, int)]:
                 raise NotApplicable(f"'{node.name}' reshapes to two computed sizes")
-            new[at] = -1
-        elif new[at] != -1:
-            new[at] = self._count(pattern.labels)
+            else:
+                new[at] = -1
         return new
 
     def view(self, node: Node) -> Any:
@@ -205,15 +203,15 @@ class _Lift:
         return node.args if labels is None else (x, dim, self._count(labels[: index % len(labels)]))
 
     def pad(self, node: Node) -> Any:
-        pattern, amounts = self._pattern(node), list(node.args[1])
-        if pattern is not None:
-            at = 2 * (len(node.shape) - 1 - pattern.dim)
+        amounts = list(node.args[1])
+        for dim, labels in self._pattern(node).items():
+            at = 2 * (len(node.shape) - 1 - dim)
             if at < len(amounts):
                 front, back = amounts[at], amounts[at + 1]
                 if front > 0:
-                    amounts[at] = self._count(pattern.labels[:front])
+                    amounts[at] = self._count(labels[:front])
                 if back > 0:
-                    amounts[at + 1] = self._count(pattern.labels[-back:])
+                    amounts[at + 1] = self._count(labels[-back:])
         return node.args[0], amounts, *node.args[2:]
 
     def layer_norm(self, node: Node) -> Any:

@@ -72,13 +72,19 @@ def _indexed(analysis: Analysis, node: Node, args: tuple[Any, ...], kwargs: dict
     for w in where:
         if isinstance(w, Held):
             analysis.table.refuse(w, "it holds positions")
-    labels = analysis.labels(source)
     dims = [args[1]] if kind(node) == "index_select" else [d for d, p in enumerate(places) if p is not None]
-    unless_along(analysis, node, labels, dims)
     rest = (args[1], places[0]) if kind(node) == "index_select" else (places,)
+    assert node.target is not None
+    target = node.target
     if isinstance(source, Held):
-        return source.moved(lambda positions: node.target(positions, *rest))  # type: ignore[misc]
-    return node.target(labels, *rest)  # type: ignore[misc]
+        for vector in (analysis.table.along(source, d) for d in dims):
+            if vector is None:
+                analysis.table.refuse(source, "its elements are looked up")
+            else:
+                analysis.classes.fix(vector, analysis.because(node, "looks them up"))
+        return source.moved(lambda positions: target(positions, *rest))
+    unless_along(analysis, node, source, dims)
+    return target(source, *rest)
 
 
 def padding(analysis: Analysis, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -37,12 +37,14 @@ def masked_outputs(
         return tensor
 
     def mask(node: Node, like: Tensor) -> Tensor | None:
-        pattern = found.patterns.get(node)
-        if pattern is None:
-            return None
-        stays = ~torch.isin(pattern.labels, gone)
-        shape = [-1 if d == pattern.dim else 1 for d in range(like.dim())]
-        return None if bool(stays.all()) else stays.view(shape).to(like.device)
+        stays = None
+        for dim, labels in found.patterns.get(node, {}).items():
+            here = ~torch.isin(labels, gone)
+            if not bool(here.all()):
+                shape = [-1 if d == dim else 1 for d in range(like.dim())]
+                here = here.view(shape).to(like.device)
+                stays = here if stays is None else stays & here
+        return stays
 
     def rule(node: Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         assert node.target is not None

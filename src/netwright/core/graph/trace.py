@@ -110,11 +110,11 @@ def _read(network: nn.Module, program: torch.export.ExportedProgram, level: Leve
                 target=raw.target,
             )
         nodes[raw] = node
-    listed = list(dict.fromkeys(nodes.values()))
+    returned = [nodes[raw] for raw in program.graph.output_node().args[0] if isinstance(raw, torch.fx.Node)]
+    listed = _alive(list(dict.fromkeys(nodes.values())), returned)
     for node in listed:
         for source in dict.fromkeys(node.inputs):
             source.users.append(node)
-    returned = [nodes[raw] for raw in program.graph.output_node().args[0] if isinstance(raw, torch.fx.Node)]
     given = [node for node in listed if node.op == INPUT]
     symbolic = any(_varies(raw.meta.get("val")) for raw, node in nodes.items() if node.op == INPUT)
     batch = 1 if symbolic else next((n.shape[0] for n in given if n.shape), 1)
@@ -122,6 +122,17 @@ def _read(network: nn.Module, program: torch.export.ExportedProgram, level: Leve
         listed, given, returned, held[PARAMETER], held[BUFFER], held[CONSTANT], aliases, level, symbolic, batch,
         program,
     )  # fmt: skip
+
+
+def _alive(nodes: list[Node], outputs: list[Node]) -> list[Node]:
+    """Without the nodes whose result nobody reads (attention weights that are not asked for, say)."""
+    needed, kept = set(outputs), []
+    for node in reversed(nodes):
+        schema = getattr(node.target, "_schema", None)
+        if node.target is None or node in needed or (schema is not None and schema.is_mutable):
+            needed.update(node.inputs)
+            kept.append(node)
+    return kept[::-1]
 
 
 def _tensor(network: nn.Module, program: torch.export.ExportedProgram, target: str) -> Tensor:

@@ -43,7 +43,7 @@ class Held:
         """Which axis of the tensor runs along `dim` of the view, and the positions on it; None if none does."""
         if self.index is None:
             return dim % len(self.full), torch.arange(self.full[dim])
-        index = self.index.movedim(dim, 0).flatten(1)
+        index = self.index.movedim(dim, 0).reshape(self.index.shape[dim], -1)
         found = None
         for axis, coordinate in enumerate(torch.unravel_index(index, self.full)):
             if bool((coordinate != coordinate[:1]).any()):  # changes along dim
@@ -106,18 +106,21 @@ class Table:
         changed = False
         for labels, held in self.spread:
             moving = self.classes.varying(labels)
-            for dim in (d for d, n in enumerate(held.shape) if n > 1):
-                vector = self.along(held, dim)
-                if vector is None:
-                    self.refuse(held, "its elements are rearranged")
-                elif dim in moving:
-                    first = [i for i in range(labels.dim()) if i != dim]
-                    along = self.classes.find(labels).amax(first) if first else labels
-                    changed |= self.classes.merge(along, vector, f"'{held.name}' is used elsewhere")
-                else:
-                    changed |= self.classes.fix(vector, f"'{held.name}' has no units along this axis")
-            if not moving:
+            found = held.axis(moving[0]) if len(moving) == 1 else None
+            if moving and found is None:
+                self.refuse(held, "its elements are rearranged")
+                continue
+            if found is None:
                 changed |= self.classes.fix(labels, f"all of '{held.name}' would go at once")
+            else:
+                others = [d for d in range(labels.dim()) if d != moving[0]]
+                along, vector = self.classes.find(labels).amax(others), self.along(held, moving[0])
+                assert vector is not None
+                changed |= self.classes.merge(along, vector, f"'{held.name}' is used elsewhere")
+            for axis, size in enumerate(held.full):
+                if size > 1 and (found is None or axis != found[0]):
+                    vector = self.axis(held.name, axis, size)
+                    changed |= self.classes.fix(vector, f"'{held.name}' has no units along this axis")
         for (name, _), vector in list(self.slices.items()):
             if name in self.opaque:
                 changed |= self.classes.fix(vector, f"'{name}': {self.opaque[name]}")
