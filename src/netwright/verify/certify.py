@@ -19,7 +19,7 @@ from netwright.core.contracts import Answer, Box, Verdict, Verifier
 from netwright.core.errors import BadInput, NotApplicable
 from netwright.core.network import device_of, evaluating
 from netwright.core.task import Task
-from netwright.verify.bounds import Interval, Program, crown_bounds, interval_bounds, lowest, read
+from netwright.verify.bounds import Interval, Program, crown_bounds, interval_bounds, lowest, read, tightest
 from netwright.verify.boxes import box_around, check
 from netwright.verify.pgd import PGD
 
@@ -87,7 +87,7 @@ def margin_bound(program: Program, box: Box, bound: Method = "crown") -> Tensor:
         if bound == "interval":
             return lowest(program, program.output, rows, interval_bounds(program, interval), ends="interval")
         inner = "crown" if bound == "crown" else "interval"
-        return lowest(program, program.output, rows, crown_bounds(program, interval, inner))
+        return tightest(program, rows, crown_bounds(program, interval, inner))
 
 
 def margin_rows(label: Tensor, classes: int) -> Tensor:

@@ -13,7 +13,7 @@ from netwright.claims.statistics import difference, mean
 from netwright.claims.verify.bed import SETTING, boxes, subject
 from netwright.core.contracts import Box
 from netwright.core.task import Task
-from netwright.verify.bounds import Interval, Program, crown_bounds, lowest, read
+from netwright.verify.bounds import Interval, Program, crown_bounds, read, tightest
 from netwright.verify.bounds.backward import lower_slopes
 from netwright.verify.certify import margin_bound, margin_rows
 from netwright.verify.pgd import PGD
@@ -27,7 +27,8 @@ CLAIM = Claim(
     ),
     setting=f"{SETTING} (here: the MLP, the plain CNN and the PGD-trained CNN); the largest certified radius of "
     f"{EXAMPLES} test images by {HALVINGS} halvings of {WIDEST}; Fast-Lin in the same engine by the "
-    "same rule for intermediate bounds, with both lines of a relu parallel; PGD (20 steps, 2 starts) gives the radius that cannot be proved",
+    "same rule for intermediate bounds, with both lines of a relu parallel; "
+    "PGD (20 steps, 2 starts) gives the radius that cannot be proved",
     holds_if=(
         "on each network CROWN's mean certified radius is above Fast-Lin's and above interval propagation's (95 % "
         "intervals above 0), and no certified radius exceeds the smallest that PGD broke"
@@ -117,4 +118,4 @@ def fast_lin(program: Program, box: Box) -> Tensor:
         bounds = crown_bounds(program, Interval(box.lower, box.upper), slope_of=parallel)
         rows = margin_rows(box.label, program.output.size)
         slopes = lower_slopes(program, bounds, parallel)
-        return lowest(program, program.output, rows, bounds, slopes).min(1).values
+        return tightest(program, rows, bounds, slopes).min(1).values

@@ -54,6 +54,21 @@ def lowest(
     return total - rounding(total) * magnitude
 
 
+def tightest(
+    program: Program,
+    rows: Tensor,
+    bounds: Mapping[Step, Interval],
+    slopes: Mapping[Step, Tensor] | None = None,
+) -> Tensor:
+    """The better of both ends of `lowest`, for rows (B, R, outputs) of the network's output.
+
+    The lines of CROWN can lie below an interval (relu(x) + relu(-x) >= x, but also >= 0), and intervals cost little.
+    """
+    start = program.output
+    intervals = lowest(program, start, rows, bounds, ends="interval")
+    return torch.maximum(intervals, lowest(program, start, rows, bounds, slopes))
+
+
 def concretise(rows: Tensor, x: Interval) -> tuple[Tensor, Tensor]:
     """The least value (B, R) of rows . x on a box, and the sum of the magnitudes that it is made of."""
     flat = rows.flatten(2)
