@@ -26,11 +26,11 @@ demo: $(VENV)/.base        ## improve a network on embedded data, then re-measur
 	$(BIN)/netwright improve --faster 2 --max-drop 1% --budget 60s --out demo
 	$(BIN)/python benchmarks/remeasure.py demo
 
-test: $(VENV)/.dev         ## all tests
-	$(BIN)/python -m pytest
+test: $(VENV)/.dev         ## all tests, on two cores
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 coverage: $(VENV)/.dev     ## the tests with the share of core/ that they reach
-	$(BIN)/python -m pytest --cov=netwright.core --cov-report=term
+	$(BIN)/python -m pytest -n 2 --dist loadfile --cov=netwright.core --cov-report=term
 
 conformance: $(VENV)/.dev  ## every method on every awkward network
 	$(BIN)/python -m pytest tests/conformance --all-networks

@@ -104,7 +104,7 @@ def compare(
     ] = None,
     task: TaskName = "digits",
     methods: Methods = None,
-    budget: BudgetText = "5m",
+    budget: Annotated[str, typer.Option("--budget", help="Time for EACH method: 90s, 5m, 1h.")] = "5m",
     seed: Seed = 0,
     out: Annotated[Path, typer.Option(help="Folder for the study.")] = Path("netwright-out"),
     target: Target = None,
