@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
+from contextlib import redirect_stderr
 
 import torch
 from torch import Tensor, nn
@@ -91,7 +93,8 @@ def _differs(network: nn.Module, probe: tuple[Tensor, ...], expected: list[Tenso
     """Why the network does not compute what is expected; None if it does."""
     call: Callable[..., object] = network
     try:
-        with evaluating(network), torch.no_grad():
+        # a torch.fx.GraphModule whose forward fails writes to stderr by itself
+        with evaluating(network), torch.no_grad(), redirect_stderr(io.StringIO()):
             given = [t for t in pytree.tree_leaves(call(*probe)) if isinstance(t, Tensor)]
     except Exception as error:  # the user's own forward, at sizes that it may not expect
         return str(error).strip().partition("\n")[0] or type(error).__name__
