@@ -78,7 +78,9 @@ def test_normalisation_is_applied_to_batches_and_can_be_left_out():
     raw = task.val.inputs[0][:1].double().numpy()
     expected = (raw / 255 - np.array([0.5, 0.4, 0.3]).reshape(1, 3, 1, 1)) / 0.2
     np.testing.assert_allclose(task.example()[0].numpy(), expected, atol=1e-5)
-    np.testing.assert_allclose(task.raw().example()[0].numpy(), raw / 255, atol=1e-6)
+    np.testing.assert_allclose(task.raw().example()[0].numpy(), raw, atol=1e-6)
+    np.testing.assert_allclose(task.scaled().example()[0].numpy(), raw / 255, atol=1e-6)
+    torch.testing.assert_close(norm(task.raw().example(5)[0]), task.example(5)[0])
     assert task.raw().normalise is None
     assert task.meaning == "image"
 

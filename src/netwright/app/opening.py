@@ -74,7 +74,7 @@ def open_subject(
     check_fits(network, data)
     if isinstance(model, nn.Module):
         return Subject(name, network, data)
-    return normalised_or_raw(Subject(name, network, data))
+    return as_the_network_wants(Subject(name, network, data))
 
 
 def train_generous(task: Task, seed: int, out: Path | None, view: View) -> tuple[nn.Module, str]:
@@ -100,11 +100,12 @@ def train_generous(task: Task, seed: int, out: Path | None, view: View) -> tuple
     return network.eval(), f"{task.name}-{name}"
 
 
-def normalised_or_raw(subject: Subject) -> Subject:
-    """Does the file normalise its inputs itself? It says so, or the better validation score of the two ways tells.
+def as_the_network_wants(subject: Subject) -> Subject:
+    """Does the file normalise its inputs itself? It says so, or validation scores tell: of the data normalised as
+    the task does, only scaled (pixels from 0 to 1), and as they are (0 to 255), the best way is taken.
 
-    Matters for tasks with a normalisation of their own only. Without an advantage of more than two standard
-    errors for either, the task's own way stays.
+    Matters for tasks with a normalisation of their own only. Another way than the task's own must be better by
+    more than two standard errors.
     """
     from netwright.core.load import normalises
     from netwright.core.metrics import outputs_of
@@ -113,21 +114,20 @@ def normalised_or_raw(subject: Subject) -> Subject:
     task = subject.task
     if task.normalise is None:
         return subject
-    raw = task.raw()
     if normalises(subject.network):
         return Subject(
-            subject.name, subject.network, raw, "the file normalises its inputs itself, as it says"
+            subject.name, subject.network, task.raw(), "the file normalises its inputs itself, as it says"
         )
-    scores = []
-    for way in (task, raw):
+    ways = {"": task, "only scaled": task.scaled(), "as they are": task.raw()}
+    scores = {}
+    for name, way in ways.items():
         part = take(way.val, 500, seed=0)
-        outputs, targets = outputs_of(subject.network, part)
-        scores.append(score(outputs, targets, task.kind)[task.primary])
-    margin = 2 * (0.25 / min(500, len(task.val))) ** 0.5
-    if scores[1] > scores[0] + margin:
-        note = f"the file normalises its inputs itself ({scores[1]:.3f} against {scores[0]:.3f} on validation data)"
-        return Subject(subject.name, subject.network, raw, note)
-    return subject
+        scores[name] = score(*outputs_of(subject.network, part), task.kind)[task.primary]
+    best = max(scores, key=lambda name: scores[name])
+    if scores[best] <= scores[""] + 2 * (0.25 / min(500, len(task.val))) ** 0.5:
+        return subject
+    note = f"inputs are fed {best}: so it scores {scores[best]:.3f} on validation data, normalised {scores['']:.3f}"
+    return Subject(subject.name, subject.network, ways[best], note)
 
 
 def describe(subject: Subject) -> str:

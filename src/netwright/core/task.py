@@ -80,10 +80,18 @@ class Task:
         return F.mse_loss(outputs.reshape(targets.shape), targets.float())
 
     def raw(self) -> Task:
-        """The same task without normalisation, for a network that carries its own."""
+        """The same task without normalisation, as floats of the data's own scale (pixels: 0 to 255): what an
+        exported file takes, since it carries the normalisation itself."""
+        return self._prepared(1.0)
+
+    def scaled(self) -> Task:
+        """The same task with the normalisation's scale alone (pixels: 0 to 1), for networks that expect that."""
+        return self._prepared(1.0 if self.normalise is None else self.normalise.scale)
+
+    def _prepared(self, scale: float) -> Task:
         if self.normalise is None:
             return self
-        bare = Normalise([0.0], [1.0], self.normalise.scale)
+        bare = Normalise([0.0], [1.0], scale)
         splits = {role: replace(getattr(self, role), prepare=bare) for role in ("train", "val", "test")}
         return replace(self, normalise=None, **splits)
 
