@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from netwright.core.errors import BadInput
 from netwright.core.network import call, device_of, evaluating, move
+from netwright.core.quiet import quiet
 from netwright.core.task import Task
 
 
@@ -60,7 +61,7 @@ def check_fits(network: nn.Module, task: Task) -> None:
         )
     inputs = move(task.example(3), device_of(network))
     try:
-        with evaluating(network), torch.no_grad():
+        with quiet(), evaluating(network), torch.no_grad():
             output = call(network, inputs)
     except Exception as error:
         reason = str(error).strip().partition("\n")[0][:200] or type(error).__name__

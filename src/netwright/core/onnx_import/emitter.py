@@ -135,7 +135,11 @@ class Emitter:
             pick = lambda v, i=i: v.probes[i] if isinstance(v, (Value, Size)) else _plain(v)
             with self.fake, torch.no_grad():
                 made.append(function(*_map(pick, args), **_map(pick, kwargs)))
-        return self._wrap(node, tuple(made))
+        result = self._wrap(node, tuple(made))
+        if isinstance(result, Value) and (sizes := result.batch_sizes()):
+            sources = (v for v in _leaves((args, kwargs)) if isinstance(v, Value))
+            result.outer = next((v.outer for v in sources if v.batch_sizes() == sizes), 1)
+        return result
 
     def _wrap(self, node: fx.Node, made: tuple[Any, ...]) -> Any:
         if isinstance(made[0], Tensor):

@@ -104,13 +104,9 @@ def softmax_of_rest(x: Tensor, axis: int, log: bool) -> Tensor:
     return (flat.log_softmax(-1) if log else flat.softmax(-1)).reshape(x.shape)
 
 
-def scatter_nd(data: Tensor, indices: Tensor, updates: Tensor, reduction: str) -> Tensor:
-    """data with data[indices[...]] set to (or increased or multiplied by) updates."""
-    places = tuple(indices.unbind(-1))
-    if reduction == "mul":
-        factors = torch.ones_like(data).index_put(places, updates)
-        return data * factors
-    return data.index_put(places, updates, accumulate=reduction == "add")
+def scatter_nd(data: Tensor, indices: Tensor, updates: Tensor, add: bool) -> Tensor:
+    """data with data[indices[...]] set to updates, or increased by them."""
+    return data.index_put(tuple(indices.unbind(-1)), updates, accumulate=add)
 
 
 def gather_nd(data: Tensor, indices: Tensor) -> Tensor:

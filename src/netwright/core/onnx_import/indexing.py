@@ -61,7 +61,7 @@ def _scatter_nd(e: Emitter, n: Node) -> Results:
     mode = n.attribute("reduction", "none")
     if mode not in ("none", "add"):
         raise n.refuse(f"reduction {mode}", "none, add")
-    return e.call(functions.scatter_nd, n.operand(0), _long(e, n.operand(1)), n.operand(2), mode)
+    return e.call(functions.scatter_nd, n.operand(0), _long(e, n.operand(1)), n.operand(2), mode == "add")
 
 
 @reads("ScatterElements", "Scatter")

@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_leaves
 from netwright.core.compare import relative_error
 from netwright.core.errors import NetwrightError
 from netwright.core.latency import onnx_feed, onnx_session
+from netwright.core.quiet import quiet
 
 if TYPE_CHECKING:
     from netwright.core.onnx_import.plan import Input, Plan
@@ -41,7 +42,7 @@ def prove(network: fx.GraphModule, path: Path, inputs: list[Input], plan: Plan) 
         torch.cat(p) if runs > 1 and s and s[0] is None else p[0]
         for p, s in zip(zip(*parts, strict=True), plan.shapes, strict=True)
     )
-    with torch.no_grad():
+    with quiet(), torch.no_grad():
         got = tree_leaves(network(*together))
     worst = max(relative_error(a, b) for a, b in zip(expected, got, strict=True))
     rounds = any("quant" in str(n.target) for n in network.graph.nodes)

@@ -26,35 +26,62 @@ def _reshape(e: Emitter, n: Node) -> Results:
         return Const(x.tensor.reshape(kept), x.name and f"{x.name}.{kept}", x.weight, path=x.name or x.path)
     if not n.attribute("allowzero", 0):
         sizes = [e.size(x, i) if isinstance(s, int) and s == 0 else s for i, s in enumerate(sizes)]
-    sizes = _batched(e, x, sizes)
+    sizes, outer = _batched(e, x, sizes)
     if len(sizes) == 2 and _same_first(x, sizes[0]) and x.dim > 2 and _rest(x, sizes[1]):
         return e.module(nn.Flatten(1), x)
-    return e.method("reshape", x, sizes)
+    made = e.method("reshape", x, sizes)
+    if isinstance(made, Value):
+        made.outer = outer
+    return made
 
 
-def _batched(e: Emitter, x: Any, sizes: list[Any]) -> list[Any]:
-    """The sizes for any batch: the first one follows the batch if the input's first one does.
+def _batched(e: Emitter, x: Any, sizes: list[Any]) -> tuple[list[Any], int]:
+    """The sizes for any batch, and `Value.outer` of the result.
 
     A file that fixes its batch says, for a batch of one, (1, -1) or (8, 16, 4) for eight heads: these become
     (batch, -1) and (8 * batch, 16, 4). A file that does not fix it may say (-1, 10): this becomes (batch, 10).
     """
-    if not (isinstance(x, Value) and x.dim and x.varies(0) and sizes):
-        return sizes
-    first = sizes[0]
-    if not isinstance(first, int):
-        return sizes
-    batch = e.size(x, 0)
-    if first == -1:
-        rest = [s for s in sizes[1:] if isinstance(s, int)]
-        if len(rest) == len(sizes) - 1 and all(p.numel() == p.shape[0] * math.prod(rest) for p in x.probes):
-            return [batch, *rest]
-        return sizes
-    if e.batch is None or first % e.batch:
-        return sizes
-    probe = x.probes[0].shape[0]  # the first axis may hold several times the batch
-    times = probe // e.probe_batches[0]
-    whole = e.batch * times
-    return [batch if first == whole else (batch // times) * (first // e.batch), *sizes[1:]]
+    axis = x.batch_axis if isinstance(x, Value) else None
+    if axis is None or not all(isinstance(s, int) for s in sizes):
+        return sizes, 1
+    if e.batch is None:
+        rest = math.prod(sizes[1:])
+        whole = axis == 0 and sizes[:1] == [-1] and all(p.numel() == p.shape[0] * rest for p in x.probes)
+        return ([e.size(x, 0), *sizes[1:]] if whole else sizes), 1
+    batches = x.batch_sizes()[0] // e.probe_batches[0]  # how often the axis holds the batch
+    filled = _without_gap(sizes, x.probes[0].numel() // e.probe_batches[0] * e.batch)
+    before = math.prod(x.shape[:axis]) * x.outer
+    place, outer = _batch_place(filled, before, e.batch)
+    if place is None:
+        return sizes, 1
+    size = e.size(x, axis)
+    if filled[place] != e.batch * batches:
+        size = (size // batches) * (filled[place] // e.batch)
+    return [*filled[:place], size, *filled[place + 1 :]], outer
+
+
+def _without_gap(sizes: list[int], numel: int) -> list[int]:
+    known = math.prod(s for s in sizes if s != -1)
+    return [numel // known if s == -1 else s for s in sizes]
+
+
+def _batch_place(sizes: list[int], before: int, batch: int) -> tuple[int | None, int]:
+    """Which of the sizes takes the batch, before which so many blocks lie, and how many of these are in it.
+
+    Best is a size that is the batch alone; then one that begins with it, unless it is the last, which mostly
+    counts features; then one that it is the end of.
+    """
+    choices = []
+    for place, size in enumerate(sizes):
+        done = math.prod(sizes[:place])
+        if done and before % done == 0 and size % (before // done * batch) == 0:
+            choices.append((place, before // done, size))
+    alone = [c for c in choices if c[1] == 1 and c[2] == batch]
+    begins = [c for c in choices if c[1] == 1 and (c[0] < len(sizes) - 1 or len(sizes) == 1)]
+    for found in (alone, begins, choices):
+        if found:
+            return found[0][:2]
+    return None, 1
 
 
 def _same_first(x: Any, size: Any) -> bool:
@@ -110,13 +137,21 @@ def _concat(e: Emitter, n: Node) -> Results:
     parts = [e.tensor(v) if isinstance(v, np.ndarray) else n.operand(i) for i, v in enumerate(n.inputs)]
     axis = n.attribute("axis")
     axis = axis % parts[0].dim
-    widest = next((v for v in parts if isinstance(v, Value) and v.varies(0)), None)
-    if widest is not None and axis != 0 and e.batch == 1:
-        # a file that fixes the batch at one joins a learned token, say, as if it were an example
-        batch = e.size(widest, 0)
-        one = lambda v: v.shape[0] == 1 and not (isinstance(v, Value) and v.varies(0))
-        parts = [e.method("expand", v, [batch] + [-1] * (v.dim - 1)) if one(v) else v for v in parts]
+    widest = next((v for v in parts if isinstance(v, Value) and v.batch_axis not in (None, axis)), None)
+    if widest is not None and e.batch == 1:
+        parts = [_as_wide(e, v, widest) for v in parts]
     return parts[0] if len(parts) == 1 else e.call(torch.cat, parts, axis)
+
+
+def _as_wide(e: Emitter, part: Any, widest: Value) -> Any:
+    """A file that fixes the batch at one joins a learned token, say, as if it were an example: one for each."""
+    axis = widest.batch_axis
+    assert axis is not None
+    if part.shape[axis] != 1 or (isinstance(part, Value) and part.varies(axis)):
+        return part
+    sizes: list[Any] = [-1] * part.dim
+    sizes[axis] = e.size(widest, axis)
+    return e.method("expand", part, sizes)
 
 
 @reads("Split")
@@ -189,6 +224,9 @@ def _range(e: Emitter, n: Node) -> Results:
     ends = [_number(v) for v in n.inputs]
     if any(isinstance(v, Value) for v in ends):
         raise n.refuse("with ends that are computed from data")
+    if not any(isinstance(v, Size) for v in ends):
+        kind = next((v.tensor.dtype for v in n.inputs if isinstance(v, Const)), torch.int64)
+        return Const(torch.arange(*ends, dtype=kind), path=e.scope)
     return e.call(functions.count_up, e.first, *ends)
 
 

@@ -56,12 +56,15 @@ class Value:
     """A tensor that the network computes. probes: the same on two batch sizes, without its numbers.
 
     zeros: all its numbers are known to be zero. rounded: the arguments of the rounding that made it.
+    outer: where the axis of the batch holds more than the batch, how much of that comes before it: 9 for
+    (9 * batch) made of (9, batch), 1 for (batch * 8) made of (batch, 8).
     """
 
     node: fx.Node
     probes: tuple[Tensor, ...]
     zeros: bool = False
     rounded: tuple[Any, ...] = field(default=(), repr=False)
+    outer: int = 1
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -75,6 +78,17 @@ class Value:
     def varies(self, axis: int) -> bool:
         """Whether this size depends on the batch."""
         return len({p.shape[axis] for p in self.probes}) > 1
+
+    @property
+    def batch_axis(self) -> int | None:
+        """The one axis whose size depends on the batch; None if none does, or several do."""
+        found = [axis for axis in range(self.dim) if self.varies(axis)]
+        return found[0] if len(found) == 1 else None
+
+    def batch_sizes(self) -> tuple[int, ...]:
+        """The sizes of that axis at the probes."""
+        axis = self.batch_axis
+        return () if axis is None else tuple(p.shape[axis] for p in self.probes)
 
 
 class Size:
