@@ -14,6 +14,7 @@ from scipy import sparse
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "linas": {"population": 8, "measurements": 24, "evaluations": 200},
+    "linas-pruning": {"population": 4, "measurements": 8, "evaluations": 100},
     "densify": {"users": 30},
 }
 

@@ -75,7 +75,7 @@ def test_an_honest_copy_and_an_honest_refusal_pass(tmp_path):
 )
 def test_a_wrong_transform_is_noticed(wrong, tmp_path):
     with pytest.raises(AssertionError):
-        checks.transform(row(wrong), "bare", tmp_path, "")
+        checks.transform(row(wrong), "bare", tmp_path, ".pt2")
 
 
 def test_a_refusal_without_a_reason_is_noticed(tmp_path):
