@@ -92,3 +92,21 @@ def test_new_method_lays_out_files_that_import(tmp_path):
     assert "Did you mean 'inspect'" in error_of(
         run("new-method", "x", "--goal", "inspec", "--root", tmp_path)
     )
+
+
+def test_the_answer_no_is_exit_code_1(tmp_path):
+    words = (
+        "improve",
+        "--methods",
+        "dynamic-int8",
+        "--smaller",
+        "100",
+        "--budget",
+        "5s",
+        "--out",
+        tmp_path,
+        "--json",
+    )
+    done = run(*words)
+    assert done.returncode == 1, done.stderr
+    assert json.loads(done.stdout)["met"] is False

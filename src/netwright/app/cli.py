@@ -293,22 +293,24 @@ def _print_json(document: Any) -> None:
 def main() -> NoReturn:
     """Entry point: an error that a user can act on is one line and exit code 2."""
     try:
-        app(standalone_mode=False)
-        code = 0
-    except typer.Exit as done:
-        code = done.exit_code
-    except (KeyboardInterrupt, typer.Abort) as stopped:
-        print(str(stopped) or "stopped; the same command goes on from here.", file=sys.stderr)
-        code = 130
+        code = app(standalone_mode=False) or 0  # what `typer.Exit` carried
     except NetwrightError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         code = 2
     except Exception as error:
-        if not hasattr(error, "format_message"):
-            raise
-        print(f"error: {error.format_message()}", file=sys.stderr)  # click's own: bad options
-        code = 2
+        code = _other(error)
     sys.exit(code)
+
+
+def _other(error: Exception) -> int:
+    """Ctrl-C and the framework's own complaints; anything else is a fault of ours and goes on up."""
+    if type(error).__name__ == "Stopped":
+        print(error, file=sys.stderr)
+        return 130
+    if hasattr(error, "format_message"):
+        print(f"error: {error.format_message()}", file=sys.stderr)  # bad options
+        return 2
+    raise error
 
 
 if __name__ == "__main__":

@@ -87,6 +87,13 @@ class View:
             self._bar.advance(self._row)
 
 
+class Stopped(Exception):
+    """Ctrl-C, with what the user should know; the command line's framework would swallow KeyboardInterrupt."""
+
+
 @contextmanager
 def open_screen(quiet: bool = False) -> Iterator[View]:
-    yield View(quiet)
+    try:
+        yield View(quiet)
+    except KeyboardInterrupt as stopped:
+        raise Stopped(str(stopped) or "stopped; the same command goes on from here.") from stopped
