@@ -34,8 +34,9 @@ class LinasPruning:
     least error is taken; if none does, the one that comes nearest. Without a target, half the latency is asked for.
 
     population, measurements, evaluations: as in `LINAS`; the uniform shares are measured first. search: share of the
-    budget's seconds (or samples) that the search may take. Where that is under a minute, multiply-accumulates stand in
-    for latency, since each measurement of it exports a network. epochs, lr, batch_size: of the fine-tuning.
+    budget that the search may take, its scores and recalibrations counted as examples and epochs. Where that is
+    under a minute, multiply-accumulates stand in for latency, since each measurement of it exports a network.
+    epochs, lr, batch_size: of the fine-tuning.
 
     Where we differ from the paper: there is no supernet, its sub-networks are prunings of the given network.
     """
@@ -70,21 +71,30 @@ class LinasPruning:
         progress.step(0, None, "preparing the search space")
         part = budget.part(self.search)
         space = PruningSpace(network, task, costs=asked(budget.target), seed=self.seed)
-        meter.spend(samples=space.scored)
-        count = self.measurements
-        if part.samples is not None:
-            count = min(count, max(1, part.samples // space.samples_per_measurement))
+        meter.spend(space.scored, space.scored / len(task.train))
+        count = self._affordable(part, space, len(task.train))
         if part.seconds is not None and part.seconds < LATENCY_SECONDS:
             space.costs = tuple("macs" if c == "latency" else c for c in space.costs)
         share = min(wanted(budget.target, space.costs).values())
         # multiply-accumulates fall with the square of the share kept; a search that is cut short has seen the likeliest
-        likely = sorted(space.ratios[:-1], key=lambda ratio: abs(ratio**2 - share))
+        likely = sorted(space.ratios[:-1], key=lambda ratio: (ratio**2 > share, abs(ratio**2 - share)))
         start = dict.fromkeys(space.uniform(ratio) for ratio in likely)
         searcher = LINAS(self.population, count, self.evaluations, self.seed, start=tuple(start))
         seconds = None if part.seconds is None else max(0.0, part.seconds - meter.elapsed)
         archive = searcher(space, task, Budget(seconds=seconds))
-        meter.spend(samples=len(archive.log) * space.samples_per_measurement)
+        passed = len(archive.log) * space.recalibrated
+        meter.spend(passed + len(archive.log) * space.samples, passed / len(task.train))
         return space, archive
+
+    def _affordable(self, part: Budget, space: PruningSpace, training: int) -> int:
+        """How many measurements the samples and epochs allow, at least one: each recalibrates on training examples
+        and is judged on validation examples."""
+        allowed = [self.measurements]
+        if part.samples is not None:
+            allowed.append((part.samples - space.scored) // (space.samples + space.recalibrated))
+        if part.epochs is not None and space.recalibrated:
+            allowed.append(int((part.epochs * training - space.scored) / space.recalibrated))
+        return max(1, min(allowed))
 
 
 def asked(target: Target) -> tuple[CostName, ...]:

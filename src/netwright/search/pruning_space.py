@@ -63,6 +63,10 @@ class PruningSpace:
         ):
             raise BadInput("a pruning space needs a cost, and ratios that rise from above 0 to 1")
         self.example = self.task.example(2)
+        normed = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in self.network.modules())
+        self.recalibrated = min(self.recalibrated, len(self.task.train)) if normed else 0
+        self.scored = min(self.scored, len(self.task.train))
+        self.samples = min(self.samples, len(self.task.val))
         self._found = dependencies(trace(self.network, self.example))
         self.groups = [group for group in self._found.groups if group.size > 1]
         if not self.groups:
@@ -82,11 +86,6 @@ class PruningSpace:
     @property
     def _one(self) -> tuple[Tensor, ...]:
         return tuple(t[:1] for t in self.example)
-
-    @property
-    def samples_per_measurement(self) -> int:
-        """Examples passed for one measurement."""
-        return len(self._val) + min(self.recalibrated, len(self.task.train))
 
     def keep(self, choice: Mapping[str, int]) -> dict[str, Tensor]:
         """Group name -> units that stay."""
