@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,8 @@ CLAIM = Claim(
     setting=(
         "three path losses (r^-4 at the station; r^-1.6 there, then r^-4; bounded) by three fading laws (Rayleigh, "
         "Pareto 0.7, log-Pareto 2); disc with 10 to 100,000 stations, 100 users a seed (full scale: 1,000), no noise; "
-        "slope of log mean rate over the last two decades, a slope within 0.05 counts as flat"
+        "slope of log mean rate over the last two decades, a slope within 0.05 counts as flat; coverage on 1,000 further "
+        "users a seed with 10,000 stations"
     ),
     holds_if=(
         "all nine mean slopes have the predicted sign, coverage at SIR 1 is within 3 points of the closed form where "
@@ -37,6 +39,7 @@ PATH_LOSSES = {
 }
 FADINGS = {"Rayleigh": Rayleigh(), "Pareto 0.7": Pareto(0.7), "log-Pareto 2": LogPareto(2.0)}
 DENSITIES = (10.0, 100.0, 1000.0, 10_000.0, 100_000.0)
+COVERED = 10_000.0
 AREA = 1.0
 
 
@@ -46,11 +49,13 @@ def row(arm: str, model: Densify, seed: int) -> dict[str, Any]:
     powers = model.log_powers(100_000, np.random.default_rng(10_000 + seed))
     area = found.area_efficiency()
     limit = float(limit_coverage(model.tail_index, 1.0)) if 0 < model.tail_index < 1 else None
+    # a share of users needs many of them, and is measured apart, at one density
+    many = replace(model, densities=(COVERED,), users=10 * model.users, seed=20_000 + seed) if limit else None
     return {
         "arm": arm, "seed": seed, "tail_index": model.tail_index if np.isfinite(model.tail_index) else None,
         "hill": hill(powers, 500)[0], "predicted": model.regime, "slope": slope.value, "low": slope.low,
         "high": slope.high, "area_slope": float(np.polyfit(np.log(DENSITIES[-3:]), np.log(area[-3:]), 1)[0]),
-        "coverage": float(found.coverage(1.0)[-1]), "limit": limit,
+        "coverage": float(many().coverage(1.0)[0]) if many else None, "limit": limit,
         "rate_at_10": float(found.rate()[0]), "rate_at_100000": float(found.rate()[-1]),
     }  # fmt: skip
 
@@ -81,7 +86,8 @@ def judge(rows: list[dict[str, Any]]) -> Measured:
         figures[arm] = {
             "tail index": first["tail_index"], "predicted": regime(index), "slope": middle.value,
             "interval": [middle.low, middle.high], "measured": middle.regime,
-            "area slope": mean(rows, arm, "area_slope"), "coverage": mean(rows, arm, "coverage"),
+            "area slope": mean(rows, arm, "area_slope"),
+            "coverage": None if first["limit"] is None else mean(rows, arm, "coverage"),
             "coverage limit": first["limit"],
         }  # fmt: skip
         if middle.regime != figures[arm]["predicted"]:
@@ -99,7 +105,9 @@ def judge(rows: list[dict[str, Any]]) -> Measured:
     )
     notes = (
         "The rate per area is density times rate, so that its slope is the user's plus one by definition; what is "
-        "measured is whether it stays at or above zero where users lose."
+        "measured is whether it stays at or above zero where users lose. A first "
+        "run took coverage from the 100 users a seed of the slopes, whose standard error is 2.2 points over five seeds: it "
+        "was off by up to 3.2 points and came out as mixed; the limit of 3 points has not been changed since."
         + (f" Against the prediction: {', '.join(wrong)}." if wrong else "")
     )
     return Measured(rows, verdict, summary, figures, notes)
