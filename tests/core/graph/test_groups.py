@@ -143,3 +143,16 @@ def test_an_einsum_and_a_computed_weight() -> None:
     assert "linear_2" in found.blocked["b.weight"]
     small = prune(network, x, {"a": [1, 6]}, found)
     torch.testing.assert_close(small(x), mask(network, {"a": [1, 6]}, found)(x))
+
+
+def test_a_rule_that_fails_makes_its_operator_unknown(monkeypatch) -> None:
+    from netwright.core.graph import layers
+
+    def broken(*_: object) -> None:
+        raise IndexError("no such dimension")
+
+    monkeypatch.setitem(layers.LAYERS, "batch_norm", broken)
+    network = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 2))
+    found = dependencies(trace(network, torch.randn(3, 4)))
+    assert [g.name for g in found.groups] == ["2"]
+    assert "no such dimension" in found.blocked["0.weight"]

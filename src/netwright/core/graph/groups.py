@@ -97,9 +97,13 @@ class Analysis:
         return fixed(node)
 
     def rule(self, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        value = self._apply(node, args, kwargs)
-        if isinstance(value, Tensor):
-            assert tuple(value.shape) == node.shape, f"{node}: labels {tuple(value.shape)}"
+        try:
+            value = self._apply(node, args, kwargs)
+            if isinstance(value, Tensor) and tuple(value.shape) != node.shape:
+                raise ValueError(f"labels of shape {tuple(value.shape)}")
+        except (RuntimeError, LookupError, TypeError, ValueError) as error:
+            # an operator used in a way that its rule does not foresee: as good as unknown
+            value = self.unknown(node, args, kwargs, f"is used in a way that is not known ({error})")
         self.values[node] = value
         return value
 

@@ -2,7 +2,7 @@
 
 The traced nodes are written out again with new sizes where they name one. Layers stay the modules they were,
 under their names; batch normalisation and dropout follow the module's training mode. What a trace in
-evaluation mode cannot show is gone: dropout inside attention, and branches on `self.training`.
+evaluation mode cannot show is gone: dropout inside attention and recurrent layers, branches on `self.training`.
 """
 
 from __future__ import annotations
@@ -114,10 +114,11 @@ class _Lift:
         """The module that does this node's work, if one does, and its inputs."""
         name, operator = node.module or "", kind(node)
         module = self.modules.get(name)
-        if operator == "dropout":
-            if type(module) is not nn.Dropout:
+        if operator in ("dropout", "feature_dropout"):
+            kinds = (nn.Dropout,) if operator == "dropout" else (nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
+            if type(module) not in kinds:
                 name = f"{node.name}_"
-                self.small.add_module(name, nn.Dropout(args[1]))
+                self.small.add_module(name, kinds[len(node.shape) - 3 if len(kinds) > 1 else 0](args[1]))
             return name, (args[0],)
         if type(module) in _LEAVES.get(operator, ()) and self._does(name, module, node):
             return name, (args[0] if operator != "embedding" else args[1],)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import warnings
 from collections.abc import Iterator
@@ -59,8 +60,6 @@ def _export(network: nn.Module, inputs: tuple[Tensor, ...]) -> torch.export.Expo
 
 def _spec(network: nn.Module, batch: tuple[Any, ...]) -> Any:
     """Dynamic shapes in the form that torch.export wants: a variadic argument is one entry."""
-    import inspect
-
     kinds = [p.kind for p in inspect.signature(network.forward).parameters.values()]
     for position, kind in enumerate(kinds):
         if kind is inspect.Parameter.VAR_POSITIONAL:
