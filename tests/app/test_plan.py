@@ -40,20 +40,42 @@ def test_more_speed_asks_for_more_removal():
     assert all(1 / (1 - r) > f for r, f in zip(ratios, (1.5, 2, 3, 5), strict=True))
 
 
+ORIGINAL = {"bytes": 1000, "accuracy": 0.98, "faster": 1.0}
+
+
 def test_the_needed_strength_lies_on_the_measured_line():
     """Latency that falls with the square root of what is kept: 2.2 times faster needs 1 - 1 / 2.2**2 removed."""
     rows = [row("a", r, (1 - r) ** -0.5) for r in (0.5, 0.8)]
-    original = {"bytes": 1000}
-    assert plan.needed_ratio(rows, original, Target(faster=2.0)) == pytest.approx(1 - 2.2**-2)
-    assert plan.needed_ratio(rows[:1], original, Target(faster=2.0)) == pytest.approx(1 - 2.2**-2)
+    needed = lambda some: plan.needed_ratio(some, ORIGINAL, ORIGINAL, Target(faster=2.0))
+    assert needed(rows) == pytest.approx(1 - 2.2**-2)
+    assert needed(rows[:1]) == pytest.approx(1 - 2.2**-2)
 
 
-def test_the_second_round_takes_the_family_that_kept_most():
-    strong = [m.slug for m in plan.default_methods() if plan.takes_strength(m)][:2]
-    rows = [row(strong[0], 0.6, 2.0, 0.90), row(strong[1], 0.6, 2.0, 0.97)]
-    trials = plan.second_round(rows, {"bytes": 1000}, TARGET, "accuracy", Budget(seconds=100), 0)
-    assert trials[0].slug == strong[1]
+def test_what_is_fast_without_any_strength_needs_little():
+    int8 = {**ORIGINAL, "faster": 2.86}
+    rows = [row("prune-then-int8", 0.74, 6.39)]
+    assert plan.needed_ratio(rows, int8, ORIGINAL, Target(faster=3.0)) == pytest.approx(0.21, abs=0.02)
+
+
+def test_the_second_round_takes_the_family_that_promises_most():
+    rows = [row("taylor-pruning", 0.6, 2.0, 0.90), row("magnitude-pruning", 0.6, 2.0, 0.97)]
+    trials = plan.second_round(rows, ORIGINAL, TARGET, "accuracy", Budget(seconds=100), 0)
+    assert [t.slug for t in trials] == ["magnitude-pruning"] * 2
+    assert trials[0].settings["ratio"] < trials[1].settings["ratio"]
     assert sum(t.budget.seconds for t in trials) == pytest.approx(plan.SECOND * 100)
+    close = [row("taylor-pruning", 0.6, 2.0, 0.965), row("magnitude-pruning", 0.6, 2.0, 0.97)]
+    trials = plan.second_round(close, ORIGINAL, TARGET, "accuracy", Budget(seconds=100), 0)
+    assert {t.slug for t in trials} == {"taylor-pruning", "magnitude-pruning"}
+
+
+def test_quantisation_alone_is_where_pruning_then_int8_begins():
+    quantised = {**row("static-int8", 0, 2.86, 0.98), "settings": {}}
+    rows = [row("taylor-pruning", 0.74, 3.7, 0.95), row("prune-then-int8", 0.74, 6.39, 0.94), quantised]
+    trials = plan.second_round(
+        rows, ORIGINAL, Target(faster=3.0, max_drop=0.01), "accuracy", Budget(seconds=100), 0
+    )
+    assert trials[0].slug == "prune-then-int8"
+    assert trials[0].settings["ratio"] < 0.3
 
 
 def test_without_anything_to_strengthen_there_is_no_second_round():

@@ -17,7 +17,8 @@ def test_every_row_names_real_code_and_says_what_it_is(row):
     kind = row.load()
     assert kind.__doc__, "a method says what it does"
     if dataclasses.is_dataclass(kind):
-        assert kind.__dataclass_params__.frozen
+        if row.contract != "Estimator":  # scikit-learn's estimators learn in place
+            assert kind.__dataclass_params__.frozen
         assert set(row.settings) <= {f.name for f in dataclasses.fields(kind)}
 
 

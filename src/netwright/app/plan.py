@@ -64,29 +64,37 @@ def second_round(
     budget: Budget,
     seed: int,
 ) -> list[Trial]:
-    """Two longer trials of the best family with a strength, at the strength that should just meet the target."""
+    """Two longer trials, of the families that promise most at the strength that should just meet the target.
+
+    A family's promise is its metric at that strength, on the line from what it is without any strength to what was
+    measured. The second trial is the next family's, or, where that is more than a point behind, a stronger one of
+    the first."""
     able = [r for r in rows if r["status"] == "done" and STRENGTH in r["settings"] and r.get("faster")]
     if not able or budget.seconds is None:
         return []
-    families = sorted({r["slug"] for r in able})
-    nearest = {
-        slug: needed_ratio([r for r in able if r["slug"] == slug], original, target) for slug in families
-    }
-
-    def merit(slug: str) -> float:
-        """The metric that the family kept, discounted by how far it had still to go."""
-        mine = [r for r in able if r["slug"] == slug]
-        return max(r[metric] - 0.05 * abs(r["settings"][STRENGTH] - nearest[slug]) for r in mine)
-
-    chosen = sorted(families, key=merit, reverse=True)[:2]
     each = Budget(seconds=SECOND * budget.seconds / 2, target=target)
-    trials = [
-        trial(catalogue.method(slug), {STRENGTH: rounded(nearest[slug])}, seed + 1, each) for slug in chosen
-    ]
-    if len(trials) == 1:
-        milder = rounded(max(0.1, nearest[chosen[0]] - 0.06))
-        trials.append(trial(catalogue.method(chosen[0]), {STRENGTH: milder}, seed + 1, each))
-    return trials
+    found = []
+    for slug in sorted({r["slug"] for r in able}):
+        row = catalogue.method(slug)
+        mine = [r for r in able if r["slug"] == slug]
+        start = next(
+            (r for r in rows if r["slug"] == row.at_zero and r.get("faster")), {**original, "faster": 1.0}
+        )
+        near, strong = (needed_ratio(mine, start, original, target, aim) for aim in (1.1, 1.25))
+        found.append((promise(mine, start, metric, near), row, near, strong))
+    found.sort(key=lambda f: f[0], reverse=True)
+    value, row, near, strong = found[0]
+    chosen = [(row, near)]
+    if len(found) > 1 and found[1][0] > value - 0.01:
+        chosen.append((found[1][1], found[1][2]))
+    elif rounded(strong) != rounded(near):
+        chosen.append((row, strong))
+    return [trial(r, {STRENGTH: rounded(ratio)}, seed + 1, each) for r, ratio in chosen]
+
+
+def promise(rows: Sequence[dict[str, Any]], start: dict[str, Any], metric: str, ratio: float) -> float:
+    """The metric to expect at a strength: along the line from none to the best measured one."""
+    return max(start[metric] - (start[metric] - r[metric]) * ratio / r["settings"][STRENGTH] for r in rows)
 
 
 def asked_ratio(target: Target) -> float:
@@ -96,9 +104,15 @@ def asked_ratio(target: Target) -> float:
     return 1 - 0.8 / factor if factor > 1 else 0.3
 
 
-def needed_ratio(rows: Sequence[dict[str, Any]], original: dict[str, Any], target: Target) -> float:
+def needed_ratio(
+    rows: Sequence[dict[str, Any]],
+    start: dict[str, Any],
+    original: dict[str, Any],
+    target: Target,
+    aim: float = 1.1,
+) -> float:
     """Strength at which a family should meet the target: its measured latency (or size) factors are followed
-    along a straight line in logarithms, aimed a tenth beyond what was asked."""
+    along a straight line in logarithms from `start`, what it is without any, aimed at `aim` times what was asked."""
     needs = []
     for asked, factor in (
         (target.faster, lambda r: r["faster"]),
@@ -106,14 +120,10 @@ def needed_ratio(rows: Sequence[dict[str, Any]], original: dict[str, Any], targe
     ):
         if asked is None:
             continue
-        kept = [math.log(1 - r["settings"][STRENGTH]) for r in rows]
-        gain = [math.log(max(factor(r), 1e-3)) for r in rows]
-        if len(set(kept)) > 1:
-            slope, start = np.polyfit(kept, gain, 1)
-            slope = min(slope, -0.1)
-        else:
-            slope, start = min(gain[0] / kept[0], -0.1), 0.0
-        needs.append(1 - math.exp((math.log(1.1 * asked) - start) / slope))
+        kept = [0.0] + [math.log(1 - r["settings"][STRENGTH]) for r in rows]
+        gain = [math.log(max(factor(r), 1e-3)) for r in (start, *rows)]
+        slope, at_zero = np.polyfit(kept, gain, 1)
+        needs.append(1 - math.exp((math.log(aim * asked) - at_zero) / min(slope, -0.1)))
     return float(np.clip(max(needs, default=0.3), 0.1, 0.95))
 
 

@@ -27,6 +27,7 @@ class Method:
     paper: title; venue: arXiv id or where it appeared. needs: extras. serves: what it works on, in words.
     improve: its place in the order in which `netwright improve` tries methods by default; 0: it does not.
     trains: whether it spends its budget on training (one that does not is done in moments).
+    at_zero: of a method with a strength, the one that it becomes without any (default: no change at all).
     networks: how many networks an Analysis compares.
     """
 
@@ -44,6 +45,7 @@ class Method:
     serves: str = ""
     improve: int = 0
     trains: bool = True
+    at_zero: str = ""
     networks: int = 1
 
     def load(self) -> Any:

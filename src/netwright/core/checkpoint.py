@@ -16,7 +16,6 @@ from torch import Tensor
 
 from netwright.core.errors import BadInput
 
-
 _UMASK = os.umask(0)
 os.umask(_UMASK)
 

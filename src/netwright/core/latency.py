@@ -110,7 +110,7 @@ def _summary(times: np.ndarray) -> Latency:
     n = len(ratios)
     picks = np.random.default_rng(0).integers(0, n, (1000, n))
     medians = np.median(ratios[picks], axis=1)  # (draws, candidates)
-    pairs = lambda low, high: tuple(zip(low.tolist(), high.tolist(), strict=True))  # noqa: E731
+    pairs = lambda low, high: tuple(zip(low.tolist(), high.tolist(), strict=True))
     return Latency(
         median_ms=tuple((1e3 * np.median(times, axis=0)).tolist()),
         ratio=tuple(np.median(ratios, axis=0).tolist()),

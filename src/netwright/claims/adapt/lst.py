@@ -157,7 +157,8 @@ def verdict(rows: list[dict[str, Any]]) -> Measured:
         summary=(
             f"the ladder needs {ours:.0f} MB beside the weights, LoRA {lora:.0f}, full fine-tuning {full:.0f} "
             f"({100 * (1 - ours / full):.0f} % and {100 * (1 - lora / full):.0f} % saved); accuracy "
-            f"{percent('ladder')} against {percent('LoRA')} (LoRA), {percent('full')} (full), {percent('head only')} (head only)"
+            f"{percent('ladder')} against {percent('LoRA')} (LoRA), {percent('full')} (full), "
+            f"{percent('head only')} (head only)"
         ),
         figures={
             "accuracy over LoRA": gap,

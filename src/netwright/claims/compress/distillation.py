@@ -62,9 +62,9 @@ def measure(scale: Scale) -> Measured:
         rows=rows,
         verdict=verdict,  # type: ignore[arg-type]
         summary=(
-            f"taught {percent['taught']} %, alone {percent['alone']} % at equal steps ({100 * gain['mean']:+.2f} points "
-            f"[{100 * gain['interval'][0]:.2f}, {100 * gain['interval'][1]:.2f}]) and {percent['alone, equal cost']} % "
-            f"at equal cost; teacher {percent['teacher']} %"
+            f"taught {percent['taught']} %, alone {percent['alone']} % at equal steps ({100 * gain['mean']:+.2f} "
+            f"points [{100 * gain['interval'][0]:.2f}, {100 * gain['interval'][1]:.2f}]) and "
+            f"{percent['alone, equal cost']} % at equal cost; teacher {percent['teacher']} %"
         ),
         figures={
             "accuracy, taught against alone": gain,

@@ -24,8 +24,8 @@ CLAIM = Claim(
         "LastFM (1,892 users, 4,489 items, 42,135 training pairs), full ranking with training positives masked; "
         "test pairs of two thirds of the users, the others are left out of the mean; d = 64, 3 layers, batch 2048, "
         "Adam 1e-2, 40 epochs for every learned arm; each arm's regulariser chosen among three values by Recall@20 on "
-        "a tenth of the training pairs (first seed, half the epochs), then trained on all training pairs. Gowalla beside "
-        "PyTorch Geometric: benchmarks/lightgcn_epoch.py"
+        "a tenth of the training pairs (first seed, half the epochs), then trained on all training pairs. Gowalla "
+        "beside PyTorch Geometric: benchmarks/lightgcn_epoch.py"
     ),
     holds_if="LightGCN's Recall@20 is above NGCF's and MF-BPR's by more than one pooled standard deviation over seeds",
 )
