@@ -23,8 +23,8 @@ CLAIM = Claim(
     setting=(
         "three path losses (r^-4 at the station; r^-1.6 there, then r^-4; bounded) by three fading laws (Rayleigh, "
         "Pareto 0.7, log-Pareto 2); disc with 10 to 100,000 stations, 100 users a seed (full scale: 1,000), no noise; "
-        "slope of log mean rate over the last two decades, a slope within 0.05 counts as flat; coverage on 1,000 further "
-        "users a seed with 10,000 stations"
+        "slope of log mean rate over the last two decades, a slope within 0.05 counts as flat; coverage on 1,000 "
+        "further users a seed with 10,000 stations"
     ),
     holds_if=(
         "all nine mean slopes have the predicted sign, coverage at SIR 1 is within 3 points of the closed form where "
@@ -106,8 +106,8 @@ def judge(rows: list[dict[str, Any]]) -> Measured:
     notes = (
         "The rate per area is density times rate, so that its slope is the user's plus one by definition; what is "
         "measured is whether it stays at or above zero where users lose. A first "
-        "run took coverage from the 100 users a seed of the slopes, whose standard error is 2.2 points over five seeds: it "
-        "was off by up to 3.2 points and came out as mixed; the limit of 3 points has not been changed since."
+        "run took coverage from the 100 users a seed of the slopes, whose standard error is 2.2 points over five seeds: "
+        "it was off by up to 3.2 points and came out as mixed; the limit of 3 points has not been changed since."
         + (f" Against the prediction: {', '.join(wrong)}." if wrong else "")
     )
     return Measured(rows, verdict, summary, figures, notes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
@@ -42,12 +43,27 @@ def _task() -> tuple[Task, Scenes]:
     return task, test
 
 
-def network(seed: int) -> tuple[nn.Module, Task, Scenes]:
+def _hidden_head(net: nn.Sequential, outputs: int) -> nn.Sequential:
+    """The convolutions, then a hidden layer over the flattened maps, as in VGG, in place of global averaging."""
+    body = OrderedDict(item for item in net.named_children() if item[0] not in ("pool", "flatten", "head"))
+    maps = 64 * 8 * 8
+    head = {
+        "flatten": nn.Flatten(),
+        "hidden": nn.Linear(maps, 64),
+        "relu": nn.ReLU(),
+        "head": nn.Linear(64, outputs),
+    }
+    return nn.Sequential(OrderedDict({**body, **head}))
+
+
+def network(seed: int, hidden: bool = False) -> tuple[nn.Module, Task, Scenes]:
     """A trained network, its task and the test scenes with their boxes; trained once and kept."""
     task, test = _task()
     with seeded(seed):
         net = build("cnn", task.input_shape, task.outputs, widths=(16, 32, 64))
-    path = cache_folder() / f"scenes-cnn-{seed}-{task.fingerprint()}.safetensors"
+        net = _hidden_head(net, task.outputs) if hidden else net
+    name = "scenes-cnn-hidden" if hidden else "scenes-cnn"
+    path = cache_folder() / f"{name}-{seed}-{task.fingerprint()}.safetensors"
     if path.exists():
         net.load_state_dict(load_state(path)[0])
     else:
@@ -56,11 +72,14 @@ def network(seed: int) -> tuple[nn.Module, Task, Scenes]:
     return net.eval(), task, test
 
 
-def measure_arms(scale: Scale, arms: Mapping[str, Explain], curves: bool = True) -> list[dict[str, Any]]:
-    """A row per seed and arm: pointing, energy, IoU on scenes of several objects, deletion and insertion."""
+def measure_arms(scale: Scale, arms: Mapping[str, Explain], hidden: bool = False) -> list[dict[str, Any]]:
+    """A row per seed and arm: pointing, energy, IoU on scenes of several objects, deletion and insertion.
+
+    hidden: the network with a hidden layer behind its maps.
+    """
     rows = []
     for seed in scale.seeds:
-        net, task, test = network(seed)
+        net, task, test = network(seed, hidden)
         net = net.to(scale.device)
         count = IMAGES[scale.name]
         chosen = torch.randperm(len(test.targets), generator=torch.Generator().manual_seed(seed))[:count]
@@ -70,9 +89,8 @@ def measure_arms(scale: Scale, arms: Mapping[str, Explain], curves: bool = True)
         for arm, explain in arms.items():
             heat = explain(net, x, target)
             row = score(heat.cpu(), test.inside[chosen], test.objects[chosen])
-            if curves:
-                found = deletion_insertion(net, x, heat, target, steps=8)
-                row |= {name: value.mean().item() for name, value in found.items()}
+            found = deletion_insertion(net, x, heat, target, steps=8)
+            row |= {name: value.mean().item() for name, value in found.items()}
             rows.append({"arm": arm, "seed": seed, "accuracy": accuracy, **row})
     return rows
 
