@@ -73,6 +73,15 @@ def test_scores_of_any_size_stay_finite(deep, pictures) -> None:
     assert float(found.amax()) > 0.5
 
 
+def test_behind_global_averaging_there_is_nothing_to_smooth(cam, pictures) -> None:
+    smooth = SmoothGradCamPlusPlus(steps=0, layer="relu")(cam, pictures).attribution
+    assert torch.allclose(
+        smooth, GradCamPlusPlus(steps=0, layer="relu")(cam, pictures).attribution, atol=1e-6
+    )
+    noisy = SmoothGradCamPlusPlus(steps=0, layer="conv")(cam, pictures).attribution
+    assert (noisy - GradCamPlusPlus(steps=0, layer="conv")(cam, pictures).attribution).abs().max() > 0.01
+
+
 def test_same_seed_same_map(deep, pictures) -> None:
     one, two, other = (SmoothGradCamPlusPlus(steps=0, seed=s)(deep, pictures) for s in (0, 0, 1))
     assert torch.equal(one.attribution, two.attribution)

@@ -34,7 +34,9 @@ class SmoothGradCamPlusPlus:
     of standard deviation `sigma`, in units of the network's (normalised) input. Where we differ: the paper
     prints D1 as alpha's numerator, its derivation gives D2, which is used; e^S, which weighs one noisy copy
     against another, is kept (torchcam drops it, and takes only the last copy inside the ReLU). The paper's own
-    samples and sigma could not be established; the defaults are torchcam's.
+    samples and sigma could not be established; the defaults are torchcam's. Behind the last maps of a network that
+    ends in global averaging and one linear layer the derivatives do not depend on the input, and the map is
+    Grad-CAM++'s exactly: an earlier layer is then the better choice.
 
     layer, steps: as for Grad-CAM. channels: those that count in the map. window: (top, left, bottom, right) in
     cells of the layer. Noise goes to the picture; without one to the first floating input.

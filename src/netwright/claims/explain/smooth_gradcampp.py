@@ -13,7 +13,7 @@ CLAIM = Claim(
     slug="smooth-gradcampp",
     paper="sharper maps and better localised objects than Grad-CAM and Grad-CAM++; shown in pictures, without a figure",
     setting=(
-        f"{SETTING}; in place of global averaging a hidden layer of 64 over the flattened maps, as in the paper's VGG-16; "
+        f"{SETTING}; in place of global averaging a hidden layer of 64 over the flattened maps, as in VGG-16; "
         "5 passes for Smooth Grad-CAM++ (4 noisy copies, sigma 0.3) and for SmoothGrad"
     ),
     holds_if="IoU on scenes of several objects above that of Grad-CAM++, its 95 % interval above 0",
