@@ -94,4 +94,14 @@ def measure(scale: Scale) -> Measured:
     verdict = "does not hold here"
     if interval[0] > 0:
         verdict = "holds" if over["interval"][0] > 0 else "mixed"
-    return Measured(rows, verdict, f"rank correlation with the accuracy kept: {listed}.", figures)
+    return Measured(
+        rows,
+        verdict,
+        f"rank correlation with the accuracy kept: {listed}.",
+        figures,
+        notes=(
+            "Rank says over how many directions a layer's variance spreads, not what the layers behind it make of them; "
+            "position tells more: what an early layer loses, everything behind it lacks. Nothing was retrained after "
+            "the removal, so this is about damage, not about what pruning and fine-tuning reach."
+        ),
+    )
