@@ -98,7 +98,7 @@ def run(slug: str, scale: Scale, folder: Path) -> dict[str, Any]:
     """Measure a claim and write folder/<slug>.json (full scale: <slug>.full.json)."""
     module = module_of(slug)
     measure: Callable[[Scale], Measured] = module.measure
-    start = time.monotonic()
+    start, worked = time.monotonic(), time.process_time()
     measured = measure(scale)
     result = {
         **asdict(module.CLAIM),
@@ -106,6 +106,7 @@ def run(slug: str, scale: Scale, folder: Path) -> dict[str, Any]:
         "scale": scale.name,
         "seeds": list(scale.seeds),
         "seconds": round(time.monotonic() - start, 1),
+        "processor_seconds": round(time.process_time() - worked, 1),
         "date": datetime.now(UTC).date().isoformat(),
         "machine": machine(),
         "versions": {name: version(name) for name in ("netwright", "torch", "numpy", "onnxruntime")},

@@ -46,7 +46,8 @@ def measure(scale: Scale) -> Measured:
         verdict="holds" if low > 0 else "does not hold here",
         summary=(
             f"searched {percent('searched')} of the MACs, Taylor {percent('taylor')}, magnitude "
-            f"{percent('magnitude')}; searched is {100 * gain['mean']:+.2f} points [{100 * low:+.2f}, {100 * high:+.2f}] from Taylor"
+            f"{percent('magnitude')}; searched is {100 * gain['mean']:+.2f} points "
+            f"[{100 * low:+.2f}, {100 * high:+.2f}] from Taylor"
         ),
         figures={"accuracy over Taylor": gain, "accuracy over magnitude": difference(
             rows, "searched", "magnitude", "accuracy")},

@@ -106,8 +106,8 @@ def judge(rows: list[dict[str, Any]]) -> Measured:
     notes = (
         "The rate per area is density times rate, so that its slope is the user's plus one by definition; what is "
         "measured is whether it stays at or above zero where users lose. A first "
-        "run took coverage from the 100 users a seed of the slopes, whose standard error is 2.2 points over five seeds: "
-        "it was off by up to 3.2 points and came out as mixed; the limit of 3 points has not been changed since."
+        "run took coverage from the 100 users a seed of the slopes, whose standard error is 2.2 points over five "
+        "seeds: it was off by up to 3.2 points and came out as mixed; the limit of 3 points has not been changed since."
         + (f" Against the prediction: {', '.join(wrong)}." if wrong else "")
     )
     return Measured(rows, verdict, summary, figures, notes)

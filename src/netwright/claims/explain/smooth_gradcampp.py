@@ -11,7 +11,7 @@ from netwright.explain.smooth_gradcampp import SmoothGradCamPlusPlus
 
 CLAIM = Claim(
     slug="smooth-gradcampp",
-    paper="sharper maps and better localised objects than Grad-CAM and Grad-CAM++; shown in pictures, without a figure",
+    paper="sharper maps, better localised objects than Grad-CAM and Grad-CAM++; shown in pictures, without a figure",
     setting=(
         f"{SETTING}; in place of global averaging a hidden layer of 64 over the flattened maps, as in VGG-16; "
         "5 passes for Smooth Grad-CAM++ (4 noisy copies, sigma 0.3) and for SmoothGrad"

@@ -18,7 +18,7 @@ from netwright.verify.bounds.backward import lower_slopes
 from netwright.verify.certify import margin_bound, margin_rows
 from netwright.verify.pgd import PGD
 
-EXAMPLES, HALVINGS, WIDEST = 12, 7, 0.256
+EXAMPLES, HALVINGS, WIDEST = 20, 8, 0.256
 CLAIM = Claim(
     slug="crown",
     paper=(
