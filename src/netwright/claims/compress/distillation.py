@@ -10,7 +10,9 @@ from netwright.claims.testbeds import testbed
 from netwright.compress.distil import Distillation
 from netwright.core.budget import Budget
 from netwright.core.cost import cost
+from netwright.core.fit import Fit
 from netwright.core.metrics import evaluate
+from netwright.core.network import clone
 
 CLAIM = Claim(
     slug="distillation",
@@ -34,22 +36,20 @@ def measure(scale: Scale) -> Measured:
         heavy, light = (cost(n, task.example()).macs for n in (teacher, student))
         # a step of training costs about three forward passes
         longer = 6 * (1 + heavy / (3 * light))
+        alone = Fit(epochs=taught.epochs, lr=taught.lr, weight_decay=taught.weight_decay, seed=seed)
+        lonely, patient = clone(student), clone(student)
+        alone(lonely, task)
+        replace(alone, epochs=longer)(patient, task)
         arms = {
-            "taught": taught,
-            "alone": replace(taught, alpha=0.0),
-            "alone, equal cost": replace(taught, alpha=0.0, epochs=longer),
+            "teacher": (teacher, 0.0),
+            "taught": (taught(teacher, task, Budget()), taught.epochs),
+            "alone": (lonely, alone.epochs),
+            "alone, equal cost": (patient, longer),
         }
-        rows.append({"arm": "teacher", "seed": seed, "macs": heavy, **evaluate(teacher, task, "test")})
-        for arm, method in arms.items():
-            network = method(teacher, task, Budget())
+        for arm, (network, epochs) in arms.items():
+            macs = cost(network, task.example()).macs
             rows.append(
-                {
-                    "arm": arm,
-                    "seed": seed,
-                    "macs": light,
-                    "epochs": method.epochs,
-                    **evaluate(network, task, "test"),
-                }
+                {"arm": arm, "seed": seed, "macs": macs, "epochs": epochs, **evaluate(network, task, "test")}
             )
     gain = difference(rows, "taught", "alone", "accuracy")
     dear = difference(rows, "taught", "alone, equal cost", "accuracy")
