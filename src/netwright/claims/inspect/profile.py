@@ -100,8 +100,8 @@ def measure(scale: Scale) -> Measured:
         f"rank correlation with the accuracy kept: {listed}.",
         figures,
         notes=(
-            "Rank says over how many directions a layer's variance spreads, not what the layers behind it make of them; "
-            "position tells more: what an early layer loses, everything behind it lacks. Nothing was retrained after "
+            "Rank says over how many directions a layer's variance spreads, not what the layers behind it make of "
+            "them; position tells more: what an early layer loses, everything behind it lacks. Nothing was retrained after "
             "the removal, so this is about damage, not about what pruning and fine-tuning reach."
         ),
     )
