@@ -101,7 +101,8 @@ def measure(scale: Scale) -> Measured:
         figures,
         notes=(
             "Rank says over how many directions a layer's variance spreads, not what the layers behind it make of "
-            "them; position tells more: what an early layer loses, everything behind it lacks. Nothing was retrained after "
+            "them; position tells more: what an early layer loses, everything behind it lacks. "
+            "Nothing was retrained after "
             "the removal, so this is about damage, not about what pruning and fine-tuning reach."
         ),
     )
