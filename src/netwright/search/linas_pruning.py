@@ -34,9 +34,9 @@ class LinasPruning:
     least error is taken; if none does, the one that comes nearest. Without a target, half the latency is asked for.
 
     population, measurements, evaluations: as in `LINAS`; the uniform shares are measured first. search: share of the
-    budget that the search may take, its scores and recalibrations counted as examples and epochs. Where that is
-    under a minute, multiply-accumulates stand in for latency, since each measurement of it exports a network.
-    epochs, lr, batch_size: of the fine-tuning.
+    budget that the search may take, its scores and recalibrations counted as examples and epochs. Each measurement of
+    latency exports a network, so that a search of under a minute, or one without a clock in its budget (which must be
+    repeatable), counts multiply-accumulates in its place. epochs, lr, batch_size: of the fine-tuning.
 
     Where we differ from the paper: there is no supernet, its sub-networks are prunings of the given network.
     """
@@ -73,7 +73,7 @@ class LinasPruning:
         space = PruningSpace(network, task, costs=asked(budget.target), seed=self.seed)
         meter.spend(space.scored, space.scored / len(task.train))
         count = self._affordable(part, space, len(task.train))
-        if part.seconds is not None and part.seconds < LATENCY_SECONDS:
+        if part.seconds is None or part.seconds < LATENCY_SECONDS:
             space.costs = tuple("macs" if c == "latency" else c for c in space.costs)
         share = min(wanted(budget.target, space.costs).values())
         # multiply-accumulates fall with the square of the share kept; a search that is cut short has seen the likeliest
