@@ -94,10 +94,11 @@ def measure(scale: Scale) -> Measured:
     seen = [see(network, data) for network in networks]
     rows: list[dict[str, Any]] = []
     for pair, (i, j) in enumerate(combinations(range(count), 2)):
-        cka = lambda a, b: torch.tensor(Cka(layers=LAYERS)(a, data, b).data["matrix"])
+        cka = lambda a, b, way: torch.tensor(Cka(layers=LAYERS, estimator=way)(a, data, b).data["matrix"])
         tables = {
-            "CKA": cka(networks[i], networks[j]),
-            "CKA, untrained": cka(untrained[i], untrained[j]),
+            "CKA": cka(networks[i], networks[j], "minibatch"),
+            "CKA, exact": cka(networks[i], networks[j], "exact"),
+            "CKA, untrained": cka(untrained[i], untrained[j], "minibatch"),
             "linear regression": matrix(seen[i], seen[j], regression),
             "CCA": matrix(seen[i], seen[j], correlation_analysis),
         }
