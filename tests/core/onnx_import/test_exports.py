@@ -65,7 +65,7 @@ class Vision(nn.Module):
         self.token = nn.Parameter(torch.randn(1, 1, 16))
         self.positions = nn.Parameter(torch.randn(1, 5, 16))
         layer = nn.TransformerEncoderLayer(16, 2, 32, 0.1, "gelu", batch_first=True, norm_first=True)
-        self.blocks = nn.TransformerEncoder(layer, 2, nn.LayerNorm(16), enable_nested_tensor=False)
+        self.blocks = nn.TransformerEncoder(layer, 1, nn.LayerNorm(16), enable_nested_tensor=False)
         self.head = nn.Linear(16, 5)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -91,7 +91,7 @@ class Words(nn.Module):
 class Recurrent(nn.Module):
     def __init__(self, kind: type[nn.Module]) -> None:
         super().__init__()
-        self.layers = kind(6, 7, 2, batch_first=True, bidirectional=True)
+        self.layers = kind(6, 7, batch_first=True, bidirectional=True)
         self.head = nn.Linear(14, 5)
 
     def forward(self, x: Tensor) -> Tensor:
