@@ -202,7 +202,8 @@ def held_bytes(network: nn.Module, data: ArraySplit) -> int:
         original(self)
         stores = {}
         for thing in gc.get_objects():
-            if isinstance(thing, Tensor) and thing.untyped_storage().data_ptr() not in given:
+            # plain tensors only: tracing elsewhere leaves fake ones, which have no memory
+            if type(thing) in (Tensor, nn.Parameter) and thing.untyped_storage().data_ptr() not in given:
                 stores[thing.untyped_storage().data_ptr()] = thing.untyped_storage().nbytes()
         most = max(most, sum(stores.values()))
 

@@ -24,6 +24,7 @@ GENEROUS: dict[str, tuple[str, dict[str, Any]]] = {
     "tokens": ("text-transformer", {}),
     "table": ("mlp", {}),
 }
+SMALL_IMAGE = 16  # pixels; below, a network has room for more channels at the same cost
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,8 @@ def train_generous(task: Task, seed: int, out: Path | None, view: View) -> tuple
     if task.meaning not in GENEROUS:
         raise BadInput(f"task '{task.name}' has inputs of shape {task.input_shape}: give a network for it")
     name, config = GENEROUS[task.meaning]
+    if task.meaning == "image" and min(task.input_shape[1:]) < SMALL_IMAGE:
+        config = {"widths": (96, 192, 384)}
     with seeded(seed):
         network = build(name, task.input_shape, task.outputs, **config)
     kept = None if out is None else out / f".given-{task.fingerprint()}-{seed}.safetensors"
