@@ -40,7 +40,7 @@ TESTBEDS = {
     # 8x8 digits, a few seconds
     "digits-cnn": Testbed("cnn", "digits", Fit(epochs=15, lr=3e-3), {"widths": (16, 32, 64)}),
     "digits-resnet": Testbed("resnet", "digits", Fit(epochs=15, lr=3e-3), {"depth": 8, "width": 16}),
-    "digits-vit": Testbed("vit", "digits", Fit(epochs=25, lr=2e-3, warmup=2)),
+    "digits-vit": Testbed("vit", "digits", Fit(epochs=40, batch_size=64, lr=2e-3, warmup=2)),
     # eight layers alike, for claims that compare layers; relu1 to relu8 are their outputs
     "digits-cnn-deep": Testbed("cnn", "digits", Fit(epochs=15, lr=3e-3), {"widths": (16,) * 8}),
     # 28x28 Fashion-MNIST, 10,000 training images, under a minute
