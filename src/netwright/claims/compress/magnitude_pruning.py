@@ -42,8 +42,8 @@ def measure(scale: Scale) -> Measured:
         verdict="holds" if keeps and better else "mixed" if keeps or better else "does not hold here",
         summary=(
             f"with 34 % of the operations gone, magnitude is {say('unpruned')} points from the unpruned network, "
-            f"{say('unpruned, fine-tuned too')} from it with the same fine-tuning, {say('random')} from random pruning and {say('magnitude, same share of every layer')} from removing the "
-            f"same share of every layer"
+            f"{say('unpruned, fine-tuned too')} from it with the same fine-tuning, {say('random')} from random pruning "
+            f"and {say('magnitude, same share of every layer')} from removing the same share of every layer"
         ),
         figures=gains,
         notes=(
