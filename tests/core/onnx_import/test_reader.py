@@ -109,6 +109,19 @@ def test_a_weight_used_twice_stays_one_parameter(tmp_path: Path) -> None:
     assert isinstance(next(m for m in network.modules() if isinstance(m, nn.Embedding)), nn.Embedding)
 
 
+def test_biases_that_an_exporter_merged_are_parted(tmp_path: Path) -> None:
+    """Two layers whose biases are zero still share one tensor in the file; a bias with numbers is shared for good."""
+    held = {"v": weights(4, 4), "w": weights(4, 4), "zero": np.zeros(4, np.float32), "b": weights(4)}
+    gemms = [("x", "v", "zero"), ("y0", "w", "zero"), ("y1", "v", "b"), ("y2", "w", "b")]
+    names = ["y0", "y1", "y2", "y"]
+    nodes = [N("Gemm", list(given), [name]) for given, name in zip(gemms, names, strict=True)]
+    network = read_onnx(build(tmp_path / "m.onnx", nodes, {"x": ["n", 4]}, held))
+    first, second, third, fourth = (m for m in network.modules() if isinstance(m, nn.Linear))
+    assert first.bias is not second.bias
+    assert third.bias is fourth.bias
+    assert first.weight is third.weight
+
+
 @pytest.mark.parametrize("direction", ["forward", "reverse", "bidirectional"])
 @pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN"])
 def test_recurrent(kind: str, direction: str, tmp_path: Path) -> None:

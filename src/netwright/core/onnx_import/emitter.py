@@ -92,8 +92,13 @@ class Emitter:
         return [self.size(value, axis) for axis in range(value.dim)]
 
     def parameter(self, const: Const, axes: tuple[int, ...] | None = None) -> nn.Parameter:
-        """The weight as a layer's parameter; the same one for each use of it."""
+        """The weight as a layer's parameter; the same one for each use of it.
+
+        But exporters merge equal tensors, such as biases that are all zero still: these are not shared weights.
+        """
         moved = const.permute(axes) if axes else const
+        if moved.dim == 1 and len(moved.tensor) > 1 and bool((moved.tensor == moved.tensor[0]).all()):
+            return nn.Parameter(moved.tensor.clone())
         key = (moved.name, moved.axes) if moved.name else id(const)
         if key not in self._parameters:
             self._parameters[key] = nn.Parameter(moved.tensor.clone())
