@@ -47,6 +47,12 @@ def settings(kind: type, row: catalogue.Method) -> list[str]:
     return ["## Settings", "", *table(values), ""] if values else []
 
 
+def again(result: dict[str, Any]) -> str:
+    """The options that repeat the measurement."""
+    seeds = f" --seeds {len(result['seeds'])}" if len(result["seeds"]) != 3 else ""
+    return f"{seeds}{' --full' if result['scale'] == 'full' else ''}"
+
+
 def claim_section(result: dict[str, Any] | None) -> list[str]:
     if result is None:
         return ["## Claim", "", "Not measured yet.", ""]
@@ -64,7 +70,7 @@ def claim_section(result: dict[str, Any] | None) -> list[str]:
     lines += [
         f"Measured {result['date']} at {result['scale']} scale in {result['seconds']} s, seeds {result['seeds']}, on "
         f"{machine['processor']} ({machine['threads']} threads), torch {result['versions']['torch']}, revision "
-        f"{result['revision']}. Again: `netwright claims {result['slug']}`.", "",
+        f"{result['revision']}. Again: `netwright claims {result['slug']}{again(result)}`.", "",
     ]  # fmt: skip
     return lines
 

@@ -25,13 +25,15 @@ Verdict = Literal["holds", "does not hold here", "mixed"]
 class Claim:
     """paper: what it says, with its figure. setting: network, data, budget of the quick scale, in words.
 
-    holds_if: the rule for the verdict, fixed before the run.
+    holds_if: the rule for the verdict, fixed before the run. full: how the full scale differs, in words; empty where
+    there is none.
     """
 
     slug: str
     paper: str
     setting: str
     holds_if: str
+    full: str = ""
 
 
 @dataclass(frozen=True)
@@ -45,13 +47,17 @@ class Scale:
 
 @dataclass(frozen=True)
 class Measured:
-    """rows: one per arm and seed. figures: the numbers that the verdict rests on. summary: one sentence."""
+    """rows: one per arm and seed. figures: the numbers that the verdict rests on. summary: one sentence.
+
+    seeds: those that were used, where they are not the scale's.
+    """
 
     rows: list[dict[str, Any]]
     verdict: Verdict
     summary: str
     figures: dict[str, Any] = field(default_factory=dict)
     notes: str = ""
+    seeds: tuple[int, ...] = ()
 
 
 def module_of(slug: str) -> Any:
@@ -98,20 +104,23 @@ def run(slug: str, scale: Scale, folder: Path) -> dict[str, Any]:
     """Measure a claim and write folder/<slug>.json (full scale: <slug>.full.json)."""
     module = module_of(slug)
     measure: Callable[[Scale], Measured] = module.measure
+    if scale.name == "full" and not module.CLAIM.full:
+        raise BadInput(f"the claim of '{slug}' has no full scale; leave out --full")
+    made_by = revision()  # of the code that is about to run, which may be edited meanwhile
     start, worked = time.monotonic(), time.process_time()
     measured = measure(scale)
     result = {
         **asdict(module.CLAIM),
         **asdict(measured),
         "scale": scale.name,
-        "seeds": list(scale.seeds),
+        "seeds": list(measured.seeds or scale.seeds),
         "seconds": round(time.monotonic() - start, 1),
         "processor_seconds": round(time.process_time() - worked, 1),
         "date": datetime.now(UTC).date().isoformat(),
         "machine": machine(),
         "versions": {name: version(name) for name in ("netwright", "torch", "numpy", "onnxruntime")},
         "python": platform.python_version(),
-        "revision": revision(),
+        "revision": made_by,
     }
     name = f"{slug}.json" if scale.name == "quick" else f"{slug}.full.json"
     with atomic(folder / name) as path:

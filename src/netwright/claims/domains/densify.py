@@ -22,10 +22,11 @@ CLAIM = Claim(
     ),
     setting=(
         "three path losses (r^-4 at the station; r^-1.6 there, then r^-4; bounded) by three fading laws (Rayleigh, "
-        "Pareto 0.7, log-Pareto 2); disc with 10 to 100,000 stations, 100 users a seed (full scale: 1,000), no noise; "
+        "Pareto 0.7, log-Pareto 2); disc with 10 to 100,000 stations, 100 users a seed, no noise; "
         "slope of log mean rate over the last two decades, a slope within 0.05 counts as flat; coverage on 1,000 "
         "further users a seed with 10,000 stations"
     ),
+    full="1,000 users a seed",
     holds_if=(
         "all nine mean slopes have the predicted sign, coverage at SIR 1 is within 3 points of the closed form where "
         "there is one, and the network's rate per area nowhere falls (slope at least -0.05)"

@@ -31,6 +31,8 @@ SETTING = (
     "IoU of the pixels above 0, 1/4 and 1/2 of the maximum with the boxes, averaged, over scenes of 2 or 3 articles"
 )
 
+FULL = "300 test scenes per seed"
+
 
 @cache
 def _task() -> tuple[Task, Scenes]:

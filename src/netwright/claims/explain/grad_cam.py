@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from netwright.claims.explain.bed import SETTING, centre, gradient, measure_arms, smooth_gradient
+from netwright.claims.explain.bed import FULL, SETTING, centre, gradient, measure_arms, smooth_gradient
 from netwright.claims.record import Claim, Measured, Scale
 from netwright.claims.statistics import difference, mean
 from netwright.explain.grad_cam import GradCam
@@ -11,6 +11,7 @@ CLAIM = Claim(
     slug="grad-cam",
     paper="locates objects better than the gradient of the pixels: top-1 error 56.5 against 61.1 % (VGG-16, ILSVRC-15)",
     setting=SETTING,
+    full=FULL,
     holds_if=(
         "IoU and share of the map's energy inside the boxes above those of pixel gradients, SmoothGrad and a bump "
         "in the middle, all 95 % intervals above 0; mixed if only against some"

@@ -127,4 +127,5 @@ def measure(scale: Scale) -> Measured:
             "deeper than digits need: from the third layer on all are maps of 2x2 cells whose similarities differ by "
             "a few hundredths, which is where layers are taken for their neighbours."
         ),
+        seeds=tuple(range(count)),
     )

@@ -61,7 +61,7 @@ def measure(scale: Scale) -> Measured:
                 row[f"random_{at}"] = float(np.mean(detail["correlation"]))
                 row[f"random_blocks_{at}"] = random_blocks(detail, number)
             rows.append(row)
-    return judged(rows)
+    return judged(rows, tuple(range(count)))
 
 
 def random_blocks(detail: dict[str, Any], seed: int) -> float:
@@ -77,7 +77,7 @@ def random_blocks(detail: dict[str, Any], seed: int) -> float:
     return float(np.average([b["subspace"] for b in found], weights=sizes)) if found else 0.0
 
 
-def judged(rows: list[dict[str, Any]]) -> Measured:
+def judged(rows: list[dict[str, Any]], seeds: tuple[int, ...]) -> Measured:
     ours = [row for row in rows if row["arm"] == "trained"]
     before = {row["seed"]: row for row in rows if row["arm"] == "untrained"}
     layers = range(1, len(LAYERS) + 1)
@@ -110,6 +110,7 @@ def judged(rows: list[dict[str, Any]]) -> Measured:
             "baseline: units with random weights match as well here, since all follow the brightness of the same "
             "pictures, so matched correlation alone is no evidence of learned features."
         ),
+        seeds=seeds,
     )
 
 

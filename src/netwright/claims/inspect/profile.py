@@ -58,7 +58,7 @@ def kept(network: nn.Module, place: str, means: Tensor, data: Split, seed: int) 
 
 
 def measure(scale: Scale) -> Measured:
-    seeds = scale.seeds if len(scale.seeds) >= 5 else range(5)
+    seeds = scale.seeds if len(scale.seeds) >= 5 else tuple(range(5))
     rows: list[dict[str, Any]] = []
     for seed in seeds:
         network, task = testbed("digits-cnn-deep", seed)
@@ -105,4 +105,5 @@ def measure(scale: Scale) -> Measured:
             "Nothing was retrained after "
             "the removal, so this is about damage, not about what pruning and fine-tuning reach."
         ),
+        seeds=seeds,
     )
