@@ -7,10 +7,13 @@ import io
 import json
 import os
 import pickle
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 from typing import Any
 
+import cloudpickle
 import numpy as np
 import onnx
 import pytest
@@ -87,7 +90,8 @@ def test_pt2_follows_train_and_eval_and_trains(tmp_path: Path) -> None:
 
 def test_code_with_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "my_nets.py").write_text(
-        "from torch import nn\n\ndef build():\n    return nn.Linear(4, 3)\n\n"
+        "from torch import nn\n\nclass Net(nn.Linear):\n    def __init__(self):\n        super().__init__(4, 3)\n\n"
+        "def build():\n    return nn.Linear(4, 3)\n\n"
         "def broken():\n    raise ValueError('no')\n"
         "def seven():\n    return 7\n"
     )
@@ -99,6 +103,11 @@ def test_code_with_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         for state in ("w.safetensors", "w.pt"):
             back = load(source, state=tmp_path / state)
             assert torch.equal(back.weight, network.weight)
+    own = load(f"{tmp_path}/my_nets.py:Net")
+    parcel = cloudpickle.dumps(own)
+    code = f"import pickle; print(type(pickle.loads({parcel!r})).__name__)"
+    elsewhere = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd="/")
+    assert elsewhere.stdout.strip() == "Net", elsewhere.stderr
     refused("my_nets:bild", "Did you mean 'build'")
     refused("my_nets:broken", r"failed \(ValueError: no\)")
     refused("my_nets:seven", "gives a int, not a torch module")
@@ -224,6 +233,19 @@ def test_pt2_with_hostile_words(program: Path, mark: Path) -> None:
     assert target in text
     rewrite(program, {name: text.replace(target, "torch.serialization.os.system").encode()})
     refused(program, r"holds the operator torch\.serialization\.os\.system, which could run code")
+    program.write_bytes(whole)
+    writes_a_file = {
+        "target": "torch.ops.aten.from_file.default", "metadata": {},
+        "inputs": [
+            {"name": "filename", "arg": {"as_string": str(mark)}, "kind": 1},
+            {"name": "shared", "arg": {"as_bool": True}, "kind": 1},
+            {"name": "size", "arg": {"as_int": 4}, "kind": 1},
+        ],
+    }  # fmt: skip
+    model = json.loads(text)
+    model["graph_module"]["graph"]["nodes"][-1] |= writes_a_file
+    rewrite(program, {name: json.dumps(model).encode()})
+    refused(program, r"holds the operator torch\.ops\.aten\.from_file")
     program.write_bytes(whole)
     model = json.loads(text)
     hostile = f"__import__('pathlib').Path({str(mark)!r}).touch()"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.util
 import io
@@ -12,6 +13,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import cloudpickle
 import torch
 from torch import Tensor, nn
 
@@ -130,9 +132,12 @@ def _import(place: str) -> Any:
         path = Path(place)
         if not path.is_file():
             raise BadInput(f"{place}: no such file")
-        spec: Any = importlib.util.spec_from_file_location(path.stem, path)
+        place_id = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]
+        name = f"{path.stem}_{place_id}"  # no other module's
+        spec: Any = importlib.util.spec_from_file_location(name, path)
         module = importlib.util.module_from_spec(spec)
-        sys.modules.setdefault(path.stem, module)  # so that what it defines can be pickled
+        sys.modules[name] = module
+        cloudpickle.register_pickle_by_value(module)  # a worker cannot import it by a name
         spec.loader.exec_module(module)
         return module
     if os.getcwd() not in sys.path:
