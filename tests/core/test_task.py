@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, SubsetRandomSampler, TensorDataset
 
 from netwright.core.errors import BadInput
 from netwright.core.split import ArraySplit, LoaderSplit, Normalise, first, take
@@ -90,6 +90,16 @@ def test_fingerprint_tells_tasks_apart():
     same = Task.from_arrays(x, y).fingerprint()
     assert Task.from_arrays(x, y).fingerprint() == same
     assert Task.from_arrays(x + 1, y).fingerprint() != same
+    given = {role: (x[:20], y[:20].copy()) for role in ("val", "test")}
+    same = Task.from_arrays(x, y, **given).fingerprint()
+    for labels in (y := y.copy(), given["test"][1]):
+        labels[-1] = (labels[-1] + 1) % 4
+        other = Task.from_arrays(x, y, **given).fingerprint()
+        assert other != same, "one late label was corrected"
+        same = other
+    x = x.copy()
+    x[-1] += 1
+    assert Task.from_arrays(x, y, **given).fingerprint() != same
 
 
 def loaders(n=50, batch=8):
@@ -113,6 +123,29 @@ def test_a_loader_shuffles_by_seed_and_selects_by_index():
     assert not torch.equal(order(1), order(2))
     chosen = LoaderSplit(plain).select(torch.tensor([3, 1]))
     assert torch.equal(first(chosen, 2)[0], plain.dataset.tensors[0][[3, 1]])
+
+
+def test_a_sampler_that_picks_examples_makes_the_split_those():
+    """The usual way to split one data set by samplers must not hand all of it to every split."""
+    _, plain = loaders()
+    parts = (range(30), range(30, 40), range(40, 50))
+    picked = [DataLoader(plain.dataset, batch_size=8, sampler=SubsetRandomSampler(part)) for part in parts]
+    task = Task.from_loaders(*picked)
+    x = plain.dataset.tensors[0]
+    for split, part in zip((task.train, task.val, task.test), parts, strict=True):
+        for shuffle in (False, True):
+            seen = torch.cat([b for b, _ in split.batches(16, shuffle=shuffle)])
+            assert len(split) == len(seen) == len(part)
+            torch.testing.assert_close(seen.sort(0).values, x[list(part)].sort(0).values)
+
+
+def test_a_rule_of_batches_or_a_sampler_of_unknown_reach_is_refused():
+    _, plain = loaders()
+    own = DataLoader(plain.dataset, batch_sampler=[[0, 1], [2]])
+    half = DataLoader(plain.dataset, batch_size=8, sampler=range(25))
+    for loader, words in ((own, "a rule of its own"), (half, "may leave examples out")):
+        with pytest.raises(BadInput, match=words):
+            LoaderSplit(loader)
 
 
 def test_array_split_batches_cover_everything_once():

@@ -8,7 +8,17 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, IterableDataset, Subset
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    Subset,
+    SubsetRandomSampler,
+    WeightedRandomSampler,
+)
 
 from netwright.core.errors import BadInput, NotApplicable
 from netwright.core.network import Inputs, as_tuple
@@ -101,11 +111,30 @@ class ArraySplit:
 class LoaderSplit:
     """Examples from a DataLoader of the user's, which keeps its own batch size and order.
 
-    A loader yields (input, target), or (input_1, ..., input_n, target).
+    A loader yields (input, target), or (input_1, ..., input_n, target). A sampler that picks some of a data set's
+    examples makes the split those examples; one whose choice cannot be read is refused.
     """
 
     loader: DataLoader[Any]
     prepare: nn.Module | None = None
+
+    def __post_init__(self) -> None:
+        loader = self.loader
+        if isinstance(loader.dataset, IterableDataset):
+            return
+        if type(loader.batch_sampler) is not BatchSampler:
+            raise BadInput(
+                "this DataLoader makes its batches by a rule of its own; give one with a batch size, over the examples "
+                "(torch.utils.data.Subset picks some of a data set)"
+            )
+        if isinstance(loader.sampler, SubsetRandomSampler):
+            indices = sorted(int(i) for i in loader.sampler.indices)
+            object.__setattr__(self, "loader", _shuffled(loader, Subset(loader.dataset, indices)))
+        elif not isinstance(loader.sampler, _WHOLE):
+            raise BadInput(
+                f"this DataLoader's sampler ({type(loader.sampler).__name__}) may leave examples out; give a "
+                "DataLoader over torch.utils.data.Subset(dataset, indices) instead"
+            )
 
     def __len__(self) -> int:
         try:
@@ -150,11 +179,35 @@ class LoaderSplit:
         old = self.loader
         if isinstance(old.dataset, IterableDataset):
             raise NotApplicable("examples cannot be picked by index from an iterable data set")
-        loader = DataLoader(
-            Subset(old.dataset, indices.tolist()), batch_size=old.batch_size or 64, shuffle=True,
-            generator=torch.Generator(), collate_fn=old.collate_fn, num_workers=old.num_workers,
-        )  # fmt: skip
-        return replace(self, loader=loader)
+        return replace(self, loader=_shuffled(old, Subset(old.dataset, indices.tolist())))
+
+
+# samplers that come by every example of the data set (or draw from all of them)
+_WHOLE = (SequentialSampler, RandomSampler, WeightedRandomSampler)
+
+
+def _shuffled(old: DataLoader[Any], dataset: Dataset[Any]) -> DataLoader[Any]:
+    """A loader like the old one, over other examples, in a random order."""
+    return DataLoader(
+        dataset, batch_size=old.batch_size, shuffle=True, generator=torch.Generator(), collate_fn=old.collate_fn,
+        num_workers=old.num_workers,
+    )  # fmt: skip
+
+
+def sample(split: Split, count: int = 64) -> list[Tensor]:
+    """Tensors that tell a split from another: all targets where they are at hand, and examples from all over it.
+
+    Of a loader that shuffles, which may well change its inputs at random too, only the targets; of an iterable data
+    set the first batch.
+    """
+    tensors = [targets] if isinstance(targets := getattr(split, "targets", None), Tensor) else []
+    random = False
+    if isinstance(split, LoaderSplit):
+        random = not isinstance(split.loader.sampler, SequentialSampler)
+    if not (isinstance(split, LoaderSplit) and isinstance(split.loader.dataset, IterableDataset)):
+        split = split.select(torch.linspace(0, len(split) - 1, min(count, len(split))).long())
+    inputs, targets = next(iter(split.batches(count)))
+    return [*tensors, targets, *(() if random else as_tuple(inputs))]
 
 
 def first(split: Split, count: int) -> tuple[Tensor, ...]:

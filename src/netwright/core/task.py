@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from netwright.core.errors import BadInput
-from netwright.core.split import ArraySplit, LoaderSplit, Normalise, Split, first
+from netwright.core.split import ArraySplit, LoaderSplit, Normalise, Split, first, sample
 
 Kind = Literal["classification", "multilabel", "regression"]
 Meaning = Literal["image", "sequence", "tokens", "table", "other"]
@@ -96,11 +96,12 @@ class Task:
         return replace(self, normalise=None, **splits)
 
     def fingerprint(self) -> str:
-        """A short hash of the splits' sizes and first examples: tells whether a study may continue."""
+        """A short hash of the splits: their sizes, all targets at hand and examples from all over them. Tells whether
+        a study may continue."""
         digest = hashlib.sha256(repr((self.name, self.kind, self.outputs)).encode())
         for split in (self.train, self.val, self.test):
             digest.update(str(len(split)).encode())
-            for tensor in first(split, 4):
+            for tensor in sample(split):
                 digest.update(tensor.contiguous().numpy().tobytes())
         return digest.hexdigest()[:16]
 
