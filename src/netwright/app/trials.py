@@ -16,7 +16,7 @@ from torch import nn
 from netwright.core import catalogue
 from netwright.core.budget import Budget
 from netwright.core.cost import cost
-from netwright.core.errors import BadInput, NetwrightError, NotApplicable
+from netwright.core.errors import BadInput, CannotWrite, NetwrightError, NotApplicable
 from netwright.core.export import export
 from netwright.core.metrics import evaluate
 from netwright.core.study import Outcome, Trial
@@ -100,6 +100,8 @@ def run_transform_trial(
     figures |= {name: float(value) for name, value in dataclasses.asdict(counted).items()}
     try:
         content = onnx_bytes(candidate, task)
+    except CannotWrite:
+        raise  # the disk, not the candidate
     except NetwrightError as error:
         return Outcome(figures, candidate, note=f"no ONNX file: {error}")
     figures["bytes"] = float(len(content))

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from netwright.core.errors import BadInput
+from netwright.core.errors import BadInput, CannotWrite
 
 _UMASK = os.umask(0)
 os.umask(_UMASK)
@@ -29,13 +29,13 @@ def atomic(path: Path) -> Iterator[Path]:
         os.close(handle)
         os.chmod(name, 0o666 & ~_UMASK)  # mkstemp's own mode would lock colleagues out
     except OSError as error:
-        raise BadInput(f"cannot write {path}: {error.strerror or error}") from error
+        raise CannotWrite(f"cannot write {path}: {error.strerror or error}") from error
     temporary = Path(name)
     try:
         yield temporary
         os.replace(temporary, path)
     except OSError as error:
-        raise BadInput(f"cannot write {path}: {error.strerror or error}") from error
+        raise CannotWrite(f"cannot write {path}: {error.strerror or error}") from error
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -93,8 +93,11 @@ class _Running:
         except self.ray.exceptions.RayError as error:
             line = str(error).strip().partition("\n")[0]
             return trial.key, Ended("failed", f"lost by the cluster: {type(error).__name__}: {line}")
-        for name, content in files.items():
-            (folder / name).write_bytes(content)
+        try:
+            for name, content in files.items():
+                (folder / name).write_bytes(content)
+        except OSError as error:
+            return trial.key, Ended("not stored", error.strerror or str(error))
         return trial.key, Ended(*ended)
 
     def close(self) -> None:

@@ -18,6 +18,10 @@ class BadInput(NetwrightError):
     """A file, an array, a name or an option that cannot be used as it is."""
 
 
+class CannotWrite(BadInput):
+    """A disk that is full or a folder that is closed."""
+
+
 class NotApplicable(NetwrightError):
     """This method cannot serve this network or task, and says why. A study shows it as such."""
 

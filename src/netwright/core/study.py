@@ -205,7 +205,8 @@ class _Run:
 
     def _start(self, place: int, trial: Trial) -> None:
         folder = self._folder(trial.key)
-        folder.mkdir()
+        with self.study._plain_errors():
+            folder.mkdir()
         self.study.record.begin(trial, place)
         self.running[trial.key] = trial
         self.session.start(trial, folder)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import faulthandler
 import json
 import os
@@ -26,7 +27,7 @@ import numpy as np
 import torch
 
 from netwright.core.artefact import CannotPack, pack, unpack
-from netwright.core.errors import BadInput, NetwrightError, NotApplicable
+from netwright.core.errors import BadInput, CannotWrite, NetwrightError, NotApplicable
 from netwright.core.progress import Progress, listen
 from netwright.core.trial import Ended, Outcome, Trial
 
@@ -100,6 +101,8 @@ def _failure(error: BaseException) -> Ended:
     text = str(error).strip()
     line = text.splitlines()[0] if text else ""
     trace = "".join(traceback.format_exception(error))
+    if isinstance(error, CannotWrite) or (isinstance(error, OSError) and error.errno == errno.ENOSPC):
+        return Ended("not stored", line, traceback=trace)
     if isinstance(error, NotApplicable):
         return Ended("not applicable", line, traceback=trace)
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in text:
