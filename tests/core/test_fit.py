@@ -107,6 +107,18 @@ def test_a_time_limit_squeezes_the_schedule_to_its_end():
     assert rates[-1] < 0.05
 
 
+def test_a_leftover_example_does_not_stop_a_batch_norm():
+    """65 training examples in batches of 32 leave one, which a batch norm cannot be trained on."""
+    x, y = np.random.default_rng(0).normal(size=(65, 8)).astype(np.float32), np.arange(65) % 3
+    task = Task.from_arrays(x, y, val=(x, y), test=(x, y))
+    net, seen = network(), []
+    Fit(epochs=2, batch_size=32)(net, task, on_step=lambda state: seen.append(state.step))
+    assert seen == [1, 2, 4, 5], "the step that was left out counts in the schedule"
+    linear = nn.Linear(8, 3)
+    Fit(epochs=1, batch_size=1)(linear, task, on_step=lambda state: seen.append(-state.step))
+    assert seen[4:] == [-1 - i for i in range(65)]
+
+
 def test_early_stopping_restores_the_best_weights():
     task, net, states = task_of(), network(), []
     scores = iter([0.5, 0.9, 0.6, 0.7, 0.8])

@@ -214,10 +214,14 @@ class _Run:
         return self.history
 
     def _epoch(self) -> None:
-        state, total, seen = self.state, 0.0, 0
+        state, total, seen, largest = self.state, 0.0, 0, 1
         state.network.train()
         for inputs, targets in self.batches(state.epoch):
             n = batch_size(inputs)
+            if n == 1 < largest:  # what is left over: a batch norm cannot learn from one example
+                state.step += 1
+                continue
+            largest = max(n, largest)
             total += self._step(inputs, targets) * n
             seen += n
             if state.stop or state.step >= self.steps or self.meter.exhausted:
