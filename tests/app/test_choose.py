@@ -28,6 +28,15 @@ def test_few_examples_make_small_differences_no_reason():
     assert pick(rows, Target(faster=2, max_drop=0.01), examples=100).row["key"] == "c"
 
 
+def test_metrics_without_a_known_error_are_not_given_that_of_an_accuracy():
+    rows = [row("a", 0.90, 0.40), row("b", 0.88, 0.30)]
+    for r in (*rows, original := {**ORIGINAL, "accuracy": 0.91}):
+        r["r2"] = r["accuracy"]
+    choice = choose(rows, original, Target(faster=2, max_drop=0.05), "r2", 200)
+    assert choice.row["key"] == "a"
+    assert "lower r2" in choice.why["b"]
+
+
 def test_size_decides_when_size_was_asked():
     rows = [row("a", latency=0.2, size=300), row("b", latency=2.0, size=250)]
     assert pick(rows, Target(smaller=2)).row["key"] == "b"

@@ -43,7 +43,8 @@ def choose(rows: Sequence[Row], original: Row, target: Target, metric: str, exam
     is within one standard error of the best one's. If none meets it: the one that lacks least.
 
     The standard error is that of a difference of two accuracies on the same `examples` validation examples,
-    bounded by sqrt(2 p (1 - p) / n): with few examples, tenths of a point are no reason to prefer a candidate.
+    bounded by sqrt(2 p (1 - p) / n): with few examples, tenths of a point are no reason to prefer a candidate. Of
+    other metrics none is known here: the best one of those that meet what was asked is taken.
     """
     why = {r["key"]: r.get("reason") or r["status"] for r in rows if not usable(r, metric)}
     able = [r for r in rows if usable(r, metric)]
@@ -59,7 +60,7 @@ def choose(rows: Sequence[Row], original: Row, target: Target, metric: str, exam
         why[chosen["key"]] = f"chosen: lacks least; {why[chosen['key']]}"
         return Choice(chosen, False, why)
     best = max(r[metric] for r in meeting)
-    error = math.sqrt(max(2 * best * (1 - best), 0.0) / examples) if 0 <= best <= 1 else 0.0
+    error = math.sqrt(max(2 * best * (1 - best), 0.0) / examples) if metric == "accuracy" else 0.0
     near = [r for r in meeting if r[metric] >= best - error]
     by_size = target.smaller is not None and target.faster is None
     first_figure, second_figure = ("bytes", "onnx_latency_ms") if by_size else ("onnx_latency_ms", "bytes")
@@ -67,14 +68,19 @@ def choose(rows: Sequence[Row], original: Row, target: Target, metric: str, exam
     level = [r for r in near if r[first_figure] <= (1 + LEVEL) * least]
     chosen = min(level, key=lambda r: r[second_figure])
     first = "smallest" if by_size else "fastest"
+    which = (
+        f"{first} of those within one standard error of the best" if error else "best of those that meet it"
+    )
     for r in meeting:
         if r is chosen:
-            why[r["key"]] = f"chosen: {first} of those within one standard error of the best"
+            why[r["key"]] = f"chosen: {which}"
         elif r in near:
             why[r["key"]] = f"meets it, but is not the {first}"
         else:
             why[r["key"]] = (
                 f"meets it, but is less accurate than the best by more than {100 * error:.1f} points"
+                if error
+                else f"meets it, but has a lower {metric} than the best"
             )
     return Choice(chosen, True, why)
 

@@ -95,7 +95,8 @@ def png(picture: Tensor, heat: Tensor) -> bytes:
 def notes(subject: Subject, machine: dict[str, Any]) -> list[str]:
     """What a reader should know before comparing with other machines."""
     said = [subject.note[0].upper() + subject.note[1:] + "."] if subject.note else []
-    if not any("VNNI" in s or "AMX" in s for s in machine["instruction_sets"]):
+    sets = machine["instruction_sets"]
+    if "AVX2" in sets and not any("VNNI" in s or "AMX" in s for s in sets):
         said.append(
             "This processor has no instructions for 8-bit products (VNNI), so int8 networks are smaller here, but "
             "seldom faster; on one that has them, the same command can come to another choice."

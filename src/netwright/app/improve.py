@@ -28,7 +28,7 @@ from netwright.core.cost import cost, latency
 from netwright.core.errors import BadInput, NotApplicable
 from netwright.core.export import export
 from netwright.core.machine import instruction_sets, processor_name
-from netwright.core.metrics import outputs_of, score
+from netwright.core.metrics import outputs_of_file, score
 from netwright.core.network import fingerprint
 from netwright.core.processes import Runner
 from netwright.core.study import Study, Trial
@@ -132,8 +132,6 @@ class _Job:
         asked = report.asked(self.target)
         view.say(f"asked: {asked}, within {self.budget.seconds:.0f} s\n")
         self.runner.warm()
-        example = self._raw_example(2)
-        export(self.network, example, self.out / "original.onnx", self.task.normalise)
         study = Study(self.out / "study.db", self._question())
         original, rows = self._try(study)
         choice = choose(rows, original, self.target, self.metric, len(self.task.val))
@@ -161,6 +159,8 @@ class _Job:
         (original,) = self._run(study, [original_trial()])
         if original["status"] != "done":
             raise BadInput(f"the network cannot be measured on task '{self.task.name}': {original['reason']}")
+        # not before the study is known to be ours: what an earlier run left in the folder stays as it is until then
+        export(self.network, self._raw_example(2), self.out / "original.onnx", self.task.normalise)
         first = plan.first_round(self.target, self.methods, self.budget, self.seed)
         with self.view.trials(len(first) + 2):
             self._run(study, first)
@@ -205,10 +205,13 @@ class _Job:
         assert choice.row is not None
         chosen, calibration = self._calibrated(study.network(choice.row["key"]))
         networks = {"before": self.network, "after": chosen}
-        tested = {k: outputs_of(n, self.task.test) for k, n in networks.items()}
-        export(chosen, self._raw_example(2), self.out / "model.onnx", self.task.normalise)
-        written = export(chosen, self._raw_example(2), self.out / "model.pt2", self.task.normalise)
-        before, after = self._figures(networks, tested)
+        written = [
+            export(chosen, self._raw_example(2), self.out / name, self.task.normalise)
+            for name in ("model.onnx", "model.pt2")
+        ]
+        files = {"before": self.out / "original.onnx", "after": self.out / "model.onnx"}
+        tested = {k: outputs_of_file(path, self.task.raw().test) for k, path in files.items()}
+        before, after = self._figures(networks, files, tested)
         before["validation"], after["validation"] = original[self.metric], choice.row[self.metric]
         met, sentence = self._judge(before, after)
         result = Result(
@@ -222,7 +225,7 @@ class _Job:
             self.out,
             self._trials(rows, choice),
         )
-        result.document = self._document(result, choice, calibration, written.max_error)
+        result.document = self._document(result, choice, calibration, max(w.max_error for w in written))
         shown = self._evidence(result, choice, calibration, networks, tested, began)
         report.write(shown, self.out / "report.html")
         with atomic(self.out / "result.json") as path:
@@ -243,10 +246,9 @@ class _Job:
             return network, f"not calibrated: {reason}"
 
     def _figures(
-        self, networks: dict[str, nn.Module], tested: dict[str, Any]
+        self, networks: dict[str, nn.Module], files: dict[str, Path], tested: dict[str, Any]
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The figures of result.json for both networks, latency timed in turn."""
-        files = {"before": self.out / "original.onnx", "after": self.out / "model.onnx"}
+        """The figures of result.json for both networks: metrics of the files, latency timed in turn."""
         onnx = latency(list(files.values()), self._raw_example(1), "onnx", rounds=200, seconds=20)
         eager = latency(list(networks.values()), self.task.example(1), "torch", rounds=60, seconds=10)
         figures = []
@@ -312,7 +314,7 @@ class _Job:
         return report.Evidence(
             subject=describe(self.subject), task_line=self.task.name, target=self.target, met=result.met,
             sentence=result.sentence, primary=self.metric, before=result.before, after=result.after,
-            trials=result.trials, chosen=row["label"],
+            trials=result.trials, chosen=row["key"],
             chosen_text=f"{method.name}: {method.summary} Then {calibration}. {row.get('note') or ''}",
             test_count=len(self.task.test), validation_count=len(self.task.val), input_shape=self.task.input_shape,
             normalised_inside=self.task.normalise is not None, versions=versions(), machine=machine(),

@@ -28,7 +28,7 @@ class Evidence:
     before: dict[str, Any]
     after: dict[str, Any]
     trials: list[dict[str, Any]]
-    chosen: str
+    chosen: str  # key of a trial
     chosen_text: str
     test_count: int
     validation_count: int
@@ -121,7 +121,7 @@ def pareto_figure(evidence: Evidence) -> Any:
         ("candidates", False, {"size": 11, "color": "#2f6db5"}),
         ("chosen", True, {"size": 18, "symbol": "star", "color": "#1a7f4b"}),
     ):
-        part = [r for r in rows if (r["label"] == evidence.chosen) == chosen]
+        part = [r for r in rows if (r["key"] == evidence.chosen) == chosen]
         x, y = point(part)
         texts = [
             f"{r['label']}<br>{', '.join(f'{k}={v}' for k, v in r.get('settings', {}).items())}" for r in part
@@ -188,7 +188,7 @@ def trial_rows(evidence: Evidence) -> list[dict[str, Any]]:
         number = lambda key, form, r=r: "" if r.get(key) is None else form(r[key])
         rows.append({
             "label": r["label"], "note": r.get("note") or "", "status": r["status"], "why": r.get("why", ""),
-            "chosen": r["label"] == evidence.chosen, "accuracy": number(evidence.primary, percent),
+            "chosen": r["key"] == evidence.chosen, "accuracy": number(evidence.primary, percent),
             "latency": number("onnx_latency_ms", lambda v: f"{v:.3f} ms"),
             "faster": number("faster", lambda v: f"{v:.2f}x"), "size": number("bytes", size_text),
             "seconds": number("seconds", lambda v: f"{v:.0f}"),

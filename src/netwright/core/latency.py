@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -71,8 +71,11 @@ def latency(
     if not candidates:
         raise BadInput("there is nothing to time")
     inputs = tuple(_rows(t, batch) for t in as_tuple(example))
-    with _threads(threads):
+    with _threads(threads), ExitStack() as modes:
         if backend == "torch":
+            for network in candidates:
+                if isinstance(network, nn.Module):
+                    modes.enter_context(evaluating(network))  # walking a network's modules is not its latency
             runs = [_module_run(c, inputs) for c in candidates]
         elif backend == "onnx":
             runs = [_onnx_run(c, inputs, threads) for c in candidates]
@@ -144,7 +147,7 @@ def _module_run(network: Any, inputs: tuple[Tensor, ...]) -> Callable[[], None]:
     placed = move(inputs, device)
 
     def run() -> None:
-        with evaluating(network), torch.inference_mode():
+        with torch.inference_mode():
             call(network, placed)
         if device.type == "cuda":
             torch.cuda.synchronize(device)

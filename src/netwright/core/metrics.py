@@ -7,6 +7,7 @@ confidence of exactly 1.0 falls in the last bin; empty bins count nothing.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -14,7 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from netwright.core.errors import BadInput
-from netwright.core.network import call, device_of, evaluating, move
+from netwright.core.latency import onnx_feed, onnx_session
+from netwright.core.network import as_tuple, call, device_of, evaluating, move
 from netwright.core.split import Split
 from netwright.core.task import Task
 
@@ -34,6 +36,23 @@ def outputs_of(network: nn.Module, split: Split, batch_size: int = 256) -> tuple
                 )
             outputs.append(result.float().cpu())
             targets.append(y)
+    return torch.cat(outputs), torch.cat(targets)
+
+
+def outputs_of_file(path: str | Path, split: Split, batch_size: int = 256) -> tuple[Tensor, Tensor]:
+    """As `outputs_of`, of an ONNX file in ONNX Runtime. split: inputs as the file takes them."""
+    session = onnx_session(path, torch.get_num_threads())
+    fixed = session.get_inputs()[0].shape[0]  # a number where the file takes batches of that size alone
+    size = fixed if isinstance(fixed, int) else batch_size
+    outputs, targets = [], []
+    for x, y in split.batches(size):
+        for start in range(0, len(y), size):
+            part = tuple(t[start : start + size] for t in as_tuple(x))
+            count = len(part[0])
+            if isinstance(fixed, int) and count < size:
+                part = tuple(torch.cat([t, t[:1].expand(size - count, *t.shape[1:])]) for t in part)
+            outputs.append(torch.from_numpy(session.run(None, onnx_feed(session, part))[0][:count]).float())
+        targets.append(y)
     return torch.cat(outputs), torch.cat(targets)
 
 
