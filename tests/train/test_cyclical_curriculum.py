@@ -4,8 +4,9 @@ import torch
 from torch import nn
 
 from netwright.core.budget import Budget
-from netwright.core.errors import BadInput
+from netwright.core.errors import BadInput, NotApplicable
 from netwright.core.fit import Fit
+from netwright.core.initialise import reinitialised
 from netwright.core.metrics import evaluate
 from netwright.core.task import Task
 from netwright.train.cyclical_curriculum import CyclicalCurriculum, draw, example_losses, sizes
@@ -71,6 +72,39 @@ def test_both_trainings_are_charged_to_the_budget(monkeypatch):
     monkeypatch.setattr(Fit, "__call__", spy)
     CyclicalCurriculum(epochs=50, fit=Fit())(network(), task, Budget(epochs=6))
     assert spent == pytest.approx([3, 6], abs=0.1)
+
+
+@pytest.mark.parametrize("limit", [{"samples": 1500}, {"epochs": 6}, {"samples": 1500, "epochs": 20}])
+def test_no_kind_of_budget_is_spent_on_the_scores_alone(monkeypatch, limit):
+    """The second network trains too, on about what the scores left, and no more is spent than there is."""
+    task, runs, meters = task_of(300), [], []
+    original, begin = Fit.__call__, Budget.start
+
+    def spy(self, net, *args, **kwargs):
+        before = kwargs["meter"].samples
+        history = original(self, net, *args, **kwargs)
+        runs.append(kwargs["meter"].samples - before)
+        return history
+
+    monkeypatch.setattr(Fit, "__call__", spy)
+    monkeypatch.setattr(Budget, "start", lambda self: (meters.append(begin(self)), meters[-1])[1])
+    method = CyclicalCurriculum(epochs=10, fit=Fit(lr=1e-2, batch_size=30, schedule="constant"))
+    trained = method(network(), task, Budget(**limit))
+    n = len(task.train)
+    first, second = runs
+    assert abs(first - second) <= 30
+    assert meters[0].samples == first + n + second
+    if "samples" in limit:
+        assert limit["samples"] <= meters[0].samples < limit["samples"] + 30
+    assert any(
+        not torch.equal(a, b)
+        for a, b in zip(trained.parameters(), reinitialised(network(), 1).parameters(), strict=True)
+    )
+
+
+def test_a_budget_that_cannot_score_the_examples_is_refused():
+    with pytest.raises(NotApplicable, match="score"):
+        CyclicalCurriculum()(network(), task_of(), Budget(samples=100))
 
 
 def test_it_learns_and_repeats():

@@ -24,10 +24,10 @@ from netwright.core.task import Task
 class CyclicalCurriculum:
     """Train a new network of the given architecture on a training set that shrinks and grows in cycles.
 
-    1. The architecture is trained in the ordinary way (its cost is charged to the budget) and scores every
-    training example: easy is 1 / loss. 2. A second, new network is trained in rounds; round t passes once
-    over n_t N examples, drawn without replacement with probability proportional to score, n_t from `sizes`.
-    Where n_t = 1 the round sees everything.
+    1. The architecture is trained in the ordinary way, with at most half of the budget, and scores every training
+    example: easy is 1 / loss. Both are charged to the budget, the scores as samples. 2. A second, new network
+    is trained in rounds; round t passes once over n_t N examples, drawn without replacement with probability
+    proportional to score, n_t from `sizes`. Where n_t = 1 the round sees everything.
 
     epochs: passes over the whole set that each of the two trainings may use (the rounds' sizes sum to it).
     start, end, multiplier: the cycle of sizes (paper's code: 0.25, 1, 0.5).
@@ -79,13 +79,18 @@ class CyclicalCurriculum:
             raise NotApplicable(f"a curriculum picks examples one by one: {error}") from None
         if self.order == "random":
             return torch.ones(n)
-        scorer = reinitialised(network, self.seed)
         budget = meter.budget
-        first = budget.part(0.5).start() if budget.seconds is not None else meter
+        if budget.samples is not None:
+            if budget.samples <= n:
+                raise NotApplicable(
+                    f"a budget of {budget.samples} samples does not even score the {n} training examples"
+                )
+            budget = replace(budget, samples=budget.samples - n)
+        scorer = reinitialised(network, self.seed)
+        first = budget.part(0.5).start()  # the other half is the second network's
         replace(self.fit, epochs=epochs, seed=self.seed)(scorer, task, meter=first)
-        if first is not meter:
-            meter.spend(first.samples, first.epochs)
         losses = example_losses(scorer, task)
+        meter.spend(first.samples + n, first.epochs)
         floor = torch.quantile(losses, 0.05).clamp_min(1e-8)
         losses = losses.maximum(floor)
         return 1 / losses if self.order == "easy" else losses
