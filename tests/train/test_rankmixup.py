@@ -113,6 +113,20 @@ def test_it_orders_confidence_on_unseen_mixes_better_than_cross_entropy(loss):
     assert ranking(ours, task, loss) < 0.9 * ranking(plain, task, loss)
 
 
+@pytest.mark.parametrize(("loss", "passes"), [("mrl", 2), ("mndcg", 4)])
+def test_mixed_examples_are_charged_as_raw_ones_are(monkeypatch, loss, passes):
+    task, begin, meters, seen = task_of(), Budget.start, [], []
+    monkeypatch.setattr(Budget, "start", lambda self: (meters.append(begin(self)), meters[-1])[1])
+    net = network()
+    forward = type(net).forward
+    monkeypatch.setattr(type(net), "forward", lambda s, x: (seen.append(len(x)), forward(s, x))[1])
+    fit = Fit(epochs=30, optimiser="sgd", lr=0.05, batch_size=50)
+    RankMixup(loss=loss, fit=fit)(net, task, Budget(samples=2000))
+    assert meters[0].samples == sum(seen)
+    assert 2000 <= sum(seen) < 2000 + passes * 50
+    assert meters[0].epochs == pytest.approx(sum(seen) / passes / len(task.train))
+
+
 def test_it_says_what_it_cannot_serve():
     x = np.zeros((40, 6), np.float32)
     with pytest.raises(NotApplicable, match="regression"):

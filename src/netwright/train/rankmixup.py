@@ -13,7 +13,7 @@ from netwright.core.budget import Budget
 from netwright.core.errors import NotApplicable
 from netwright.core.fit import Fit
 from netwright.core.initialise import reinitialised
-from netwright.core.network import Inputs, as_tuple, call
+from netwright.core.network import Inputs, as_tuple, batch_size, call
 from netwright.core.task import Task
 
 
@@ -30,7 +30,8 @@ class RankMixup:
     is Beta(alpha, alpha). fit: SGD 0.1, momentum 0.9, decay 5e-4, batch 128, gradient clipped at norm 2,
     200 epochs, rate divided by 10 at 40 % and 60 % of them.
 
-    Mixed batches pass through the network in training mode after the raw one, so batch norm's running
+    Mixed examples are charged to the budget's samples as raw ones are: 2 for each with 'mrl', 1 + `mixes` with
+    'mndcg'. Mixed batches pass through the network in training mode after the raw one, so batch norm's running
     statistics see both, as in the authors' code. We add no dropout before the classifier: the released nets
     have it and their baselines do not. NotApplicable: tasks without classes, inputs that are not numbers to mix.
     """
@@ -58,6 +59,7 @@ class RankMixup:
             raise NotApplicable(
                 "it mixes inputs, which must be real numbers; these are token ids or the like"
             )
+        meter = budget.start()
         trained = reinitialised(network, self.seed)
         generator = torch.Generator().manual_seed(self.seed)
 
@@ -66,13 +68,14 @@ class RankMixup:
             copies = 1 if self.loss == "mrl" else self.mixes
             mixed = [mix(inputs, targets, self.alpha, generator) for _ in range(copies)]
             answers = [call(net, m.inputs) for m in mixed]
+            meter.spend(samples=copies * batch_size(inputs))
             if self.loss == "mrl":
                 order = mixup_ranking_loss(logits, answers[0], mixed[0].label_weight, self.margin)
             else:
                 order = ndcg_loss(logits, answers, [m.label_weight for m in mixed])
             return task.loss(logits, targets) + self.weight * order
 
-        replace(self.fit, seed=self.seed)(trained, task, budget, loss=ranked)
+        replace(self.fit, seed=self.seed)(trained, task, loss=ranked, meter=meter)
         return trained
 
 
