@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from netwright.core.cost import cost
 from netwright.core.errors import NotApplicable
@@ -13,6 +14,7 @@ from netwright.core.split import ArraySplit
 from netwright.core.taps import watching
 from netwright.inspect.moments import Moments, effective_rank, participation
 from netwright.inspect.profile import Profile
+from netwright.inspect.weights import followers
 
 
 def split(count: int, *shape: int) -> ArraySplit:
@@ -87,6 +89,43 @@ def test_without_data_the_weights_speak(network) -> None:
     assert last["duplicate_filters"] == pytest.approx(2 / 3)
     held = network[0].weight.detach().double().pow(2).sum() + network[0].bias.detach().double().pow(2).sum()
     assert row(found, "0")["weight_norm"] == pytest.approx(float(held.sqrt()))
+
+
+def test_rows_compared_in_blocks_are_those_compared_at_once() -> None:
+    rows = torch.randn(300, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    rows[40] = 0
+    rows[200] = 0
+    rows[[7, 123, 299]] = -2 * rows[[3, 3, 250]]
+    unit = rows / rows.norm(dim=1, keepdim=True).clamp_min(1e-300)
+    for duplicate in (0.95, 0.999999):
+        dense = int(((unit @ unit.T).abs().triu(1) >= duplicate).any(0).sum())
+        assert dense >= 3
+        for block in (1, 7, 64, 300, 1000):
+            assert followers(rows, duplicate, block) == dense
+
+
+class LargestTensor(TorchDispatchMode):
+    """Bytes of the largest tensor that any operation gives."""
+
+    most = 0
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        result = operation(*args, **(kwargs or {}))
+        if isinstance(result, Tensor):
+            self.most = max(self.most, result.nbytes)
+        return result
+
+
+def test_memory_stays_with_the_size_of_the_weights() -> None:
+    with LargestTensor() as largest:
+        assert followers(torch.randn(6000, 4, dtype=torch.float64), 2.0) == 0
+    assert largest.most <= 8 * 1024**2
+    table = nn.Embedding(6000, 8)
+    with LargestTensor() as largest:
+        found = Profile()(table)
+    assert "duplicate_filters" not in found.table()[0]
+    assert found.table()[0]["weight_rank"] > 0.9
+    assert largest.most <= 2 * 8 * table.weight.numel()
 
 
 def test_ranks_of_known_spectra() -> None:

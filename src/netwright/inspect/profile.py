@@ -35,7 +35,8 @@ class Profile:
     units that follow an earlier one (|correlation| at least `duplicate`).
 
     Memory does not grow with the data: a matrix (units, units) per layer. Of layers with more than 2,048 units so
-    many, drawn by `seed`, are looked at. samples: at most so many examples. Units are channels (see units.py).
+    many, drawn by `seed`, are looked at. Filters are compared in blocks, and the rows of an embedding, which are
+    its vocabulary, not at all. samples: at most so many examples. Units are channels (see units.py).
     """
 
     samples: int | None = None

@@ -1,4 +1,8 @@
-"""What a layer's weights tell without any data."""
+"""What a layer's weights tell without any data.
+
+A matrix of rows is compared in blocks, so that memory stays with the size of the weights. The rows of an embedding
+are its vocabulary and no filters: they are not compared.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from netwright.inspect.moments import effective_rank
+
+BLOCK = 1024
 
 
 def weight_figures(module: nn.Module, duplicate: float) -> dict[str, float | int | str]:
@@ -24,7 +30,8 @@ def weight_figures(module: nn.Module, duplicate: float) -> dict[str, float | int
         outputs = sum(m.shape[0] for m in matrices)
         ranks = [effective_rank(torch.linalg.svdvals(m)) / min(m.shape) for m in matrices]
         row["weight_rank"] = sum(r * m.shape[0] for r, m in zip(ranks, matrices, strict=True)) / outputs
-        row["duplicate_filters"] = sum(followers(m, duplicate) for m in matrices) / outputs
+        if not isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
+            row["duplicate_filters"] = sum(followers(m, duplicate) for m in matrices) / outputs
     return row
 
 
@@ -35,8 +42,18 @@ def filters(module: nn.Module, weight: Tensor) -> Tensor:
     return weight.flatten(1).double()
 
 
-def followers(matrix: Tensor, duplicate: float) -> int:
-    """How many rows have an earlier one at |cosine| of at least `duplicate`. Rows of zeros follow nobody."""
+def followers(matrix: Tensor, duplicate: float, block: int = BLOCK) -> int:
+    """How many rows have an earlier one at |cosine| of at least `duplicate`. Rows of zeros follow nobody.
+
+    Beside the matrix and its unit rows (rows, columns) no more than (block, block) numbers are held.
+    """
     scale = matrix.norm(dim=1, keepdim=True)
     unit = torch.where(scale > 0, matrix / scale.clamp_min(1e-300), torch.zeros_like(matrix))
-    return int(((unit @ unit.T).abs().triu(1) >= duplicate).any(0).sum())
+    found = 0
+    for start in range(0, len(unit), block):
+        later = unit[start : start + block]
+        follows = ((later @ later.T).abs().tril(-1) >= duplicate).any(1)
+        for before in range(0, start, block):
+            follows |= ((later @ unit[before : before + block].T).abs() >= duplicate).any(1)
+        found += int(follows.sum())
+    return found
