@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from netwright.core.errors import BadInput, NotApplicable
-from netwright.core.split import ArraySplit
+from netwright.core.split import ArraySplit, LoaderSplit
 from netwright.core.taps import watching
 from netwright.inspect.cka import Cka
 from netwright.inspect.hsic import Minibatch, u_centred
@@ -243,6 +244,48 @@ def test_sequences_several_inputs_and_samples() -> None:
     found = Cka(samples=40)(Two(), data)
     assert found.data["rows"] == ["lstm", "fc"]
     assert found.figures["examples"] == 40
+
+
+class Sorted(Dataset):
+    """Four classes, far apart, one after the other."""
+
+    def __init__(self) -> None:
+        generator = torch.Generator().manual_seed(0)
+        self.y = torch.arange(4).repeat_interleave(64)
+        self.x = torch.randn(4, 6, generator=generator)[self.y] * 3
+        self.x += 0.3 * torch.randn(256, 6, generator=generator)
+
+    def __len__(self) -> int:
+        return 256
+
+    def __getitem__(self, i: int) -> tuple[Tensor, Tensor]:
+        return self.x[i], self.y[i]
+
+
+class Stream(IterableDataset):
+    def __len__(self) -> int:
+        return 256
+
+    def __iter__(self):
+        return (Sorted()[i] for i in range(256))
+
+
+def test_a_loader_that_is_sorted_by_class_is_shuffled() -> None:
+    """Groups of one class see noise alone, so that the estimate in their order is far below the true one."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(6, 40), nn.Tanh(), nn.Linear(40, 30), nn.Tanh(), nn.Linear(30, 4)).eval()
+    pairs = lambda found: found.figures["mean_of_pairs"]
+    estimate = Cka(estimator="minibatch", batch_size=64)
+    whole = Sorted()
+    arrays = estimate(net, ArraySplit((whole.x,), whole.y))
+    loader = LoaderSplit(DataLoader(whole, batch_size=64))
+    found, again = estimate(net, loader), estimate(net, loader)
+    assert found.data["order"] == arrays.data["order"] == "shuffled"
+    assert found.data["matrix"] == again.data["matrix"]
+    assert pairs(found) == pytest.approx(pairs(arrays), abs=0.01)
+    stream = estimate(net, LoaderSplit(DataLoader(Stream(), batch_size=64)))
+    assert stream.data["order"] == "as given"
+    assert abs(pairs(stream) - pairs(arrays)) > 0.05
 
 
 def test_refusals(network) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from netwright.core import progress
 from netwright.core.errors import BadInput, NotApplicable
 from netwright.core.network import as_tuple, call, device_of, evaluating, move
-from netwright.core.split import Split, first, take
+from netwright.core.split import LoaderSplit, Split, first, take
 from netwright.core.taps import watching
 from netwright.inspect.finding import Found
 from netwright.inspect.hsic import Exact, Minibatch
@@ -38,7 +38,9 @@ class Cka:
     at most 1024. The two differ by the bias of the first, which vanishes as examples outnumber features.
 
     layers: places, default all leaves that run, but for dropout and the like. samples: at most so many
-    examples, drawn by `seed`. Examples are shuffled, since groups of one class would see no classes.
+    examples, drawn by `seed`. Examples are shuffled, since groups of one class would see no classes; a data set that
+    can only be iterated keeps its order, which data["order"] of the finding tells ('shuffled' or 'as given'):
+    where it is sorted, trust the exact estimator alone.
     """
 
     layers: tuple[str, ...] | None = None
@@ -60,6 +62,7 @@ class Cka:
         total = sum(layer.size for side in found for layer in side)
         exact = self.estimator == "exact" or (self.estimator == "auto" and total <= EXACT_LIMIT)
         estimate = Exact() if exact else Minibatch(self.group)
+        data, order = _shuffled(data, self.seed)
         seen = _pass(networks, found, data, estimate, self.batch_size, self.seed)
         hsic = estimate.hsic()
         if hsic is None:
@@ -70,11 +73,23 @@ class Cka:
         matrix = (hsic / torch.outer(scale, scale)).cpu().numpy()
         matrix[~np.isfinite(matrix)] = np.nan
         rows = [layer.name for layer in found[0]]
+        how = {"estimator": "exact" if exact else "minibatch", "order": order}
         if other is None:
-            return _within(rows, matrix, seen, "exact" if exact else "minibatch")
+            return _within(rows, matrix, seen, how)
         columns = [layer.name for layer in found[1]]
         between = matrix[: len(rows), len(rows) :]
-        return _between(rows, columns, between, seen, "exact" if exact else "minibatch")
+        return _between(rows, columns, between, seen, how)
+
+
+def _shuffled(data: Split, seed: int) -> tuple[Split, str]:
+    """The data in an order of our own, where it can be had. A user's loader keeps the one that it has otherwise."""
+    if not isinstance(data, LoaderSplit):
+        return data, "shuffled"
+    try:
+        order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))
+        return data.select(order), "shuffled"
+    except NotApplicable:
+        return data, "as given"
 
 
 def _pass(
@@ -121,7 +136,7 @@ def _table(rows: list[str], columns: list[str], matrix: np.ndarray) -> list[dict
     ]
 
 
-def _within(names: list[str], matrix: np.ndarray, seen: int, estimator: str) -> Found:
+def _within(names: list[str], matrix: np.ndarray, seen: int, how: dict[str, str]) -> Found:
     pairs = matrix[np.triu_indices(len(names), 1)]
     adjacent = np.diagonal(matrix, 1)
     figures = {
@@ -130,16 +145,18 @@ def _within(names: list[str], matrix: np.ndarray, seen: int, estimator: str) -> 
         "mean_of_neighbours": _mean(adjacent),
         "mean_of_pairs": _mean(pairs),
     }
-    return _found(names, names, matrix, figures, estimator)
+    return _found(names, names, matrix, figures, how)
 
 
-def _between(rows: list[str], columns: list[str], matrix: np.ndarray, seen: int, estimator: str) -> Found:
+def _between(
+    rows: list[str], columns: list[str], matrix: np.ndarray, seen: int, how: dict[str, str]
+) -> Found:  # fmt: skip
     figures = {"examples": float(seen), "mean_of_pairs": _mean(matrix)}
     if rows == columns:
         best = np.nan_to_num(matrix, nan=-1.0).argmax(1)
         figures["mean_of_same_layer"] = _mean(np.diagonal(matrix))
         figures["same_layer_is_most_alike"] = float((best == np.arange(len(rows))).mean())
-    return _found(rows, columns, matrix, figures, estimator)
+    return _found(rows, columns, matrix, figures, how)
 
 
 def _mean(values: np.ndarray) -> float:
@@ -148,7 +165,7 @@ def _mean(values: np.ndarray) -> float:
 
 
 def _found(
-    rows: list[str], columns: list[str], matrix: np.ndarray, figures: dict[str, float], estimator: str
+    rows: list[str], columns: list[str], matrix: np.ndarray, figures: dict[str, float], how: dict[str, str]
 ) -> Found:
     def draw() -> Any:
         import plotly.graph_objects as go
@@ -159,5 +176,5 @@ def _found(
         figure.update_yaxes(autorange="reversed")
         return figure
 
-    data = {"rows": rows, "columns": columns, "matrix": matrix.tolist(), "estimator": estimator}
+    data = {"rows": rows, "columns": columns, "matrix": matrix.tolist(), **how}
     return Found("cka", figures, _table(rows, columns, matrix), draw, data)
