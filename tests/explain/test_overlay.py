@@ -31,7 +31,10 @@ def test_one_channel_is_grey_and_a_flat_picture_is_fine() -> None:
 
 
 def test_png_holds_the_pixels() -> None:
-    pixels = overlay(torch.rand(3, 4, 5), torch.rand(4, 5))
-    back = np.array(Image.open(io.BytesIO(png(pixels, scale=3))))
-    assert back.shape == (12, 15, 3)
-    assert np.array_equal(back[::3, ::3], pixels)
+    image, heat = torch.rand(3, 4, 5), torch.rand(4, 5)
+    for side, scale in ((17, 3), (2, 1)):
+        back = np.array(Image.open(io.BytesIO(png(image, heat, side))))
+        assert back.shape == (4 * scale, 5 * scale, 3)
+        for row in range(scale):
+            for column in range(scale):
+                assert np.array_equal(back[row::scale, column::scale], overlay(image, heat))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from typing import Any
 
 import torch
@@ -16,6 +15,7 @@ from netwright.core.errors import NotApplicable
 from netwright.core.metrics import Reliability, reliability, top_label
 from netwright.core.network import as_tuple
 from netwright.core.task import Task
+from netwright.explain.overlay import png
 
 PICTURES = 6
 
@@ -77,19 +77,6 @@ def heat_maps(before: nn.Module, after: nn.Module, task: Task) -> tuple[list[dic
         })  # fmt: skip
     line = "Grad-CAM for the true class at the last convolution: the test picture, the network before, and after."
     return maps, line
-
-
-def png(picture: Tensor, heat: Tensor) -> bytes:
-    """A picture (C, H, W) under a heat map (H, W), enlarged to be looked at."""
-    from PIL import Image
-
-    from netwright.explain.overlay import overlay
-
-    image = Image.fromarray(overlay(picture, heat))
-    scale = max(1, 112 // max(image.size))
-    buffer = io.BytesIO()
-    image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST).save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 def notes(subject: Subject, machine: dict[str, Any]) -> list[str]:

@@ -13,7 +13,6 @@ import torch
 from torch import nn
 
 from netwright.app import report
-from netwright.app.evidence import png
 from netwright.app.opening import Subject, describe, open_subject
 from netwright.app.screen import View
 from netwright.core import catalogue, progress
@@ -24,6 +23,7 @@ from netwright.core.errors import BadInput
 from netwright.core.export import export
 from netwright.core.metrics import evaluate
 from netwright.core.network import as_tuple
+from netwright.explain.overlay import png
 
 DEFAULTS = {
     "inspect": "profile",
@@ -172,7 +172,9 @@ def explain(
                 report.data_uri(png(picture, heat)),
             ]
             images = "".join(f'<img src="{uri}" alt="">' for uri in pair)
-            said = html.escape(f"{task.classes[guess]} (true: {task.classes[truth]})")
+            said = f"output {guess}"
+            if task.kind == "classification":
+                said = html.escape(f"{task.classes[guess]} (true: {task.classes[truth]})")
             figures.append(f"<figure>{images}<figcaption>{said}</figcaption></figure>")
         with atomic(out / "gallery.html") as path:
             path.write_text(

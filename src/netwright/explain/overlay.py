@@ -40,10 +40,11 @@ def overlay(image: Tensor, heat: Tensor, opacity: float = 0.75) -> np.ndarray:
     return blended.round().astype(np.uint8)
 
 
-def png(pixels: np.ndarray, scale: int = 1) -> bytes:
-    """The pixels (H, W, 3) as a PNG file, each drawn `scale` times as large."""
-    image = Image.fromarray(pixels)
-    image = image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST)
+def png(image: Tensor, heat: Tensor, side: int = 112) -> bytes:
+    """`overlay` as a PNG file. Small pictures are enlarged a whole number of times, to at most `side` pixels."""
+    picture = Image.fromarray(overlay(image, heat))
+    scale = max(1, side // max(picture.size))
     buffer = io.BytesIO()
-    image.save(buffer, format="PNG")
+    enlarged = picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST)
+    enlarged.save(buffer, format="PNG")
     return buffer.getvalue()
