@@ -8,6 +8,7 @@ from netwright.adapt.side_blocks import anatomy, blocks_of, narrow_blank
 from netwright.core.budget import Budget
 from netwright.core.errors import NotApplicable
 from netwright.core.fit import Fit
+from netwright.core.initialise import reinitialised
 from netwright.core.memory import training_memory
 from netwright.core.metrics import evaluate
 from netwright.core.split import take
@@ -181,3 +182,12 @@ def test_blocks_are_found_and_narrowed():
     assert (name, len(blocks)) == ("blocks", 3)
     side = narrow_blank(blocks[0], 4)
     assert (side.grow.in_features, side.grow.out_features, side.attention.heads) == (8, 16, 2)
+
+
+def test_new_weights_put_the_gates_back_to_one_half():
+    ladder = METHOD.attach(backbone(), task_of())
+    gates = lambda net: [m.gate.item() for m in net.modules() if isinstance(m, Rung)]
+    with torch.no_grad():
+        for rung in (m for m in ladder.modules() if isinstance(m, Rung)):
+            rung.gate.fill_(0.3)
+    assert gates(reinitialised(ladder, 0)) == [0.0] * 3

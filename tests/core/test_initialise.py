@@ -1,7 +1,9 @@
+import pytest
 import torch
 from torch import nn
 
 from netwright.core.initialise import reinitialised
+from netwright.models import build, names
 
 
 class Mixed(nn.Module):
@@ -36,3 +38,49 @@ def test_the_distribution_is_that_of_the_module():
     fresh = reinitialised(net, 0)
     assert fresh.weight.abs().max() <= 1000**-0.5
     assert abs(fresh.weight.std().item() - 1000**-0.5 / 3**0.5) < 1e-3
+
+
+SHAPES = {"text-transformer": (20,), "lstm": (7, 5)}
+
+
+@pytest.mark.parametrize("name", names())
+def test_our_networks_start_anew_as_their_constructors_start_them(name):
+    """Nothing of trained weights is left: layer scales, positions and embeddings too are as when built."""
+    shape = SHAPES.get(name, (3, 32, 32))
+    with_seed = lambda seed: (torch.manual_seed(seed), build(name, shape, 10))[1]
+    built, trained = with_seed(0), with_seed(1)
+    with torch.no_grad():
+        for p in trained.parameters():
+            p.copy_(torch.randn_like(p) * 3 + 5)
+    fresh = dict(reinitialised(trained, 2).named_parameters())
+    for parameter, expected in built.named_parameters():
+        got = fresh[parameter]
+        if bool((expected == expected.flatten()[0]).all()):
+            assert torch.equal(got, expected), parameter
+            continue
+        spread = expected.std().item()
+        # some standard errors of the figures of two samples of this size
+        slack = 6 / expected.numel() ** 0.5
+        assert got.std().item() == pytest.approx(spread, rel=max(slack, 0.02)), parameter
+        assert abs(got.mean() - expected.mean()) < spread * max(slack, 0.02), parameter
+        assert not torch.equal(got, expected)
+
+
+def test_a_module_s_own_initialiser_runs_after_those_inside_it():
+    class Own(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inside = nn.Linear(3, 3)
+            self.again = self.inside
+            self.reset_parameters()
+
+        def reset_parameters(self):
+            nn.init.eye_(self.inside.weight)
+
+    net = nn.Sequential(Own(), nn.Linear(3, 2))
+    with torch.no_grad():
+        net[0].inside.weight.fill_(9.0)
+        net[1].weight.fill_(9.0)
+    fresh = reinitialised(net, 0)
+    assert torch.equal(fresh[0].inside.weight, torch.eye(3))
+    assert fresh[1].weight.abs().max() < 1

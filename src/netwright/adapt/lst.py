@@ -116,6 +116,11 @@ class Rung(nn.Module):
         self.gate = nn.Parameter(torch.zeros(())) if side is not None else None
         self.up = nn.Linear(side_width, width) if last else None
 
+    def reset_parameters(self) -> None:
+        """The gate at its start; the layers inside have initialisers of their own."""
+        if self.gate is not None:
+            nn.init.zeros_(self.gate)
+
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Any:
         hidden = x[..., : self.width].detach()
         state = self.enter(hidden) if self.enter is not None else x[..., self.width :]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,9 @@ from netwright.core.network import clone, seeded
 def reinitialised(network: nn.Module, seed: int) -> nn.Module:
     """A copy whose parameters are drawn anew, each module by its own initialiser where it has one.
 
+    An initialiser is a method `reset_parameters` (or `_reset_parameters`). That of a module runs after those of
+    the modules inside it, as their constructors did, so that a network may draw all of its layers in its own way.
+
     Parameters that belong to no module with an initialiser (a class token, the weights of a network read from a
     file) get torch's default: matrices and larger uniform with fan-in scaling, names ending in 'bias' zero, other
     vectors keep what they are if constant, else one. Running statistics start anew; other buffers stay.
@@ -20,7 +24,7 @@ def reinitialised(network: nn.Module, seed: int) -> nn.Module:
     fresh = clone(network)
     covered: set[int] = set()
     with seeded(seed), torch.no_grad():
-        for module in fresh.modules():
+        for module in _inside_out(fresh):
             reset = getattr(module, "reset_parameters", None) or getattr(module, "_reset_parameters", None)
             if callable(reset):
                 reset()
@@ -29,6 +33,20 @@ def reinitialised(network: nn.Module, seed: int) -> nn.Module:
             if id(parameter) not in covered:
                 _draw(name, parameter)
     return fresh
+
+
+def _inside_out(network: nn.Module) -> Iterator[nn.Module]:
+    """Every module once, after all that are inside it."""
+    met: set[nn.Module] = set()
+
+    def visit(module: nn.Module) -> Iterator[nn.Module]:
+        if module not in met:
+            met.add(module)
+            for child in module.children():
+                yield from visit(child)
+            yield module
+
+    return visit(network)
 
 
 def _draw(name: str, parameter: Tensor) -> None:

@@ -35,7 +35,14 @@ class DSCNN:
             layers += [_unit(inner, inner, 3, stride, inner), _unit(inner, width, 1, 1, 1)]
             inner = width
         head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inner, classes)]
-        return initialise(nn.Sequential(*layers, *head))
+        return initialise(_DSCNN(*layers, *head))
+
+
+class _DSCNN(nn.Sequential):
+    """The layers one after the other, and how they are drawn anew."""
+
+    def reset_parameters(self) -> None:
+        initialise(self)
 
 
 def _unit(inner: int, outer: int, kernel: int, stride: int, groups: int) -> nn.Sequential:

@@ -42,6 +42,10 @@ class _ResNet(nn.Module):
         self.stage3 = _stage(2 * width, 4 * width, blocks, 2)
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.head = nn.Linear(4 * width, classes)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """He initialisation for convolutions; the other layers have initialisers of their own."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

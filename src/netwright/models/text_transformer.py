@@ -43,6 +43,9 @@ class _Embedding(nn.Module):
         super().__init__()
         self.token = nn.Embedding(vocabulary, width)
         self.position = nn.Parameter(torch.empty(1, length, width))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
         nn.init.normal_(self.token.weight, std=0.1)
         nn.init.normal_(self.position, std=0.02)
 

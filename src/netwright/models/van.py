@@ -60,9 +60,15 @@ class LKABlock(nn.Module):
             nn.GELU(),
             nn.Conv2d(hidden, dim, 1),
         )
-        self.scale1 = nn.Parameter(torch.full((dim, 1, 1), 1e-2))
-        self.scale2 = nn.Parameter(torch.full((dim, 1, 1), 1e-2))
+        self.scale1 = nn.Parameter(torch.empty(dim, 1, 1))
+        self.scale2 = nn.Parameter(torch.empty(dim, 1, 1))
         self.drop = drop
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """The layer scales at their start; the layers inside have initialisers of their own."""
+        nn.init.constant_(self.scale1, 1e-2)
+        nn.init.constant_(self.scale2, 1e-2)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self._drop_path(self.scale1 * self.attention(self.norm1(x)))
@@ -130,6 +136,9 @@ class VisualAttentionNetwork(nn.Module):
             inner = dim
         self.stages = nn.Sequential(*stages)
         self.head = nn.Linear(inner, classes)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
         initialise(self)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -48,6 +48,9 @@ class _ViT(nn.Module):
         )
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, classes)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
         initialise(self)
         nn.init.trunc_normal_(self.position, std=0.02)
 
