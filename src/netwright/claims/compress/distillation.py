@@ -18,8 +18,8 @@ CLAIM = Claim(
     slug="distillation",
     paper="MNIST: a small network makes 146 errors, taught by a larger one (67 errors) 74",
     setting=(
-        "CNN of widths 16-32-64 as teacher, the same pruned to a tenth of the multiply-accumulates as student, new "
-        "weights; Fashion-MNIST, 10,000 training images, 6 epochs; the student alone for equally many steps, and "
+        "CNN of widths 16-32-64 as teacher, the same pruned to a quarter of the multiply-accumulates as student, new "
+        "weights; Fashion-MNIST, 10,000 training images, 20 epochs; the student alone for equally many steps, and "
         "for so many more as the teacher's forward passes cost; accuracy on all 10,000 test images"
     ),
     holds_if="taught beats alone at equal steps in accuracy, the 95 % interval over seeds above 0",
@@ -30,12 +30,12 @@ def measure(scale: Scale) -> Measured:
     rows = []
     for seed in scale.seeds:
         teacher, task = testbed("fashion-cnn", seed)
-        taught = Distillation(ratio=0.9, epochs=6, seed=seed)
+        taught = Distillation(seed=seed)
         student = taught.new_student(teacher, task)
         taught = replace(taught, student=student)
         heavy, light = (cost(n, task.example()).macs for n in (teacher, student))
         # a step of training costs about three forward passes
-        longer = 6 * (1 + heavy / (3 * light))
+        longer = taught.epochs * (1 + heavy / (3 * light))
         alone = Fit(epochs=taught.epochs, lr=taught.lr, weight_decay=taught.weight_decay, seed=seed)
         lonely, patient = clone(student), clone(student)
         alone(lonely, task)
@@ -72,7 +72,10 @@ def measure(scale: Scale) -> Measured:
             "nll, taught against alone": difference(rows, "taught", "alone", "nll"),
         },
         notes=(
-            "The temperature (4) and weight (0.9) were not tuned. At equal cost the student alone sees the data "
+            "The temperature (4) and weight (0.9) were not tuned. A first run of this claim, with a tenth of the "
+            "multiply-accumulates and 6 epochs, which leave the student far from trained, had the taught one at 61.29 % "
+            "and the one alone at 73.33 % at equal steps: high temperatures learn slowly. This run has the method's "
+            "default strength and epochs. At equal cost the student alone sees the data "
             "several times more often, which the paper does not compare."
         ),
     )
