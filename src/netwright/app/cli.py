@@ -60,7 +60,7 @@ def improve(
         float | None, typer.Option(help="At least so many times faster in ONNX Runtime.")
     ] = None,
     smaller: Annotated[float | None, typer.Option(help="At least so many times fewer bytes.")] = None,
-    max_drop: Annotated[str | None, typer.Option(help="At most so much less accurate: 0.01 or 1%.")] = None,
+    max_drop: Annotated[str, typer.Option(help="At most so much less accurate: 0.01 or 1%.")] = "1%",
     budget: BudgetText = "5m",
     methods: Methods = None,
     seed: Seed = 0,
@@ -81,9 +81,9 @@ def improve(
     for name, factor in (("--faster", faster), ("--smaller", smaller)):
         if factor is not None and not factor > 1:
             raise BadInput(f"{name} {factor:g} asks for nothing; give a factor above 1, such as 2")
-    wanted = Wanted(faster, smaller, None if max_drop is None else parse_fraction(max_drop))
-    if wanted == Wanted():
-        wanted = Wanted(faster=2.0, max_drop=0.01)
+    if faster is None and smaller is None:
+        faster = 2.0
+    wanted = Wanted(faster, smaller, parse_fraction(max_drop))
     with screen.open_screen(quiet=json_) as view:
         result = job.run(
             model, task, wanted, seconds=parse_seconds(budget), methods=_list(methods), seed=seed, out=out, view=view,

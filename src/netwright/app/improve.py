@@ -63,7 +63,7 @@ def improve(
     *,
     faster: float | None = None,
     smaller: float | None = None,
-    max_drop: float | None = None,
+    max_drop: float = 0.01,
     budget: str | float = "5m",
     methods: Sequence[str] | None = None,
     seed: int = 0,
@@ -72,13 +72,13 @@ def improve(
 ) -> Result:
     """`netwright improve` for Python: any module, any Task (such as `Task.from_loaders`).
 
-    faster, smaller: factors over the given network; max_drop: fraction of the primary metric that may be lost;
-    without any of the three, 2 times faster at most 0.01 below. budget: seconds, or text such as '5m'.
+    faster, smaller: factors over the given network, 2 times faster if neither is given; max_drop: how much of the
+    primary metric may be lost (1.0: it does not matter). budget: seconds, or text such as '5m'.
     """
-    target = Target(faster, smaller, max_drop)
+    target = Target(2.0 if faster is None and smaller is None else faster, smaller, max_drop)
     seconds = parse_seconds(budget) if isinstance(budget, str) else float(budget)
     return run(
-        model, task, target if target != Target() else Target(2.0, None, 0.01), seconds=seconds, methods=methods,
+        model, task, target, seconds=seconds, methods=methods,
         seed=seed, out=Path(out), view=View(quiet),
     )  # fmt: skip
 
