@@ -8,6 +8,7 @@ import tarfile
 import numpy as np
 import pytest
 import torch
+from tests.data.making import picture
 
 from netwright.core.errors import BadInput
 from netwright.data import cifar10, task
@@ -47,6 +48,46 @@ def test_a_truncated_archive_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setenv("NETWRIGHT_DATA", str(tmp_path))
     archive(tmp_path / "cifar10" / "cifar-10-binary.tar.gz", {"data_batch_1": 20, "test_batch": 5}, cut=7)
     with pytest.raises(BadInput, match=r"data_batch_1\.bin is truncated"):
+        task("cifar10")
+
+
+@pytest.mark.parametrize("part", [0.0, 0.4, 0.99])
+def test_an_archive_that_was_cut_off_is_one_line(tmp_path, monkeypatch, part):
+    monkeypatch.setenv("NETWRIGHT_DATA", str(tmp_path))
+    path = tmp_path / "cifar10" / "cifar-10-binary.tar.gz"
+    archive(path, {"data_batch_1": 20, "test_batch": 5})
+    data = path.read_bytes()
+    path.write_bytes(data[: int(part * len(data))])
+    with pytest.raises(BadInput, match=r"truncated or no tar archive|cannot be read") as error:
+        task("cifar10")
+    assert "\n" not in str(error.value)
+
+
+def jpeg_copy(folder, name, content, role="cat"):
+    folder.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(folder / name, "w:xz") as tar:
+        for i in range(4):
+            info = tarfile.TarInfo(f"train/{role}/{i}.jpg")
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return folder / name
+
+
+def test_a_damaged_jpeg_copy_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setenv("NETWRIGHT_DATA", str(tmp_path))
+    folder = tmp_path / "cifar10_jpeg"
+    good = picture(1, (32, 32), kind="jpeg")
+    jpeg_copy(folder, "test-two-thirds.tar.xz", good)
+    path = jpeg_copy(folder, "train.tar.xz", good)
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    with pytest.raises(BadInput, match=r"train\.tar\.xz is truncated or no tar archive"):
+        task("cifar10")
+    jpeg_copy(folder, "train.tar.xz", good[:200])
+    with pytest.raises(BadInput, match=r"train/cat/0\.jpg is broken"):
+        task("cifar10")
+    jpeg_copy(folder, "train.tar.xz", good, role="newt")
+    with pytest.raises(BadInput, match="lies in no folder of a CIFAR-10 class"):
         task("cifar10")
 
 

@@ -11,6 +11,7 @@ from PIL import Image  # noqa: E402
 
 from netwright.core.errors import BadInput  # noqa: E402
 from netwright.data import task  # noqa: E402
+from netwright.data.huggingface import _bytes  # noqa: E402
 
 ROWS = 40
 
@@ -78,3 +79,32 @@ def test_faults_are_one_line(tmp_path):
     datasets.DatasetDict(test=whole).save_to_disk(tmp_path / "odd")
     with pytest.raises(BadInput, match="no split named train"):
         task(tmp_path / "odd")
+
+
+@pytest.mark.parametrize("fault", ["image", "class label", "text label"])
+def test_a_missing_picture_or_label_is_one_line(tmp_path, fault):
+    images = [Image.new("RGB", (8, 8), (i, 0, 0)) for i in range(ROWS)]
+    labels = [i % 2 for i in range(ROWS)]
+    kind = datasets.ClassLabel(names=["no", "yes"])
+    if fault == "text label":
+        labels, kind = ["no" if i else "yes" for i in labels], datasets.Value("string")
+    if fault == "image":
+        images[5] = None
+    else:
+        labels[5] = None
+    held = datasets.Dataset.from_dict(
+        {"image": images, "label": labels},
+        features=datasets.Features({"image": datasets.Image(), "label": kind}),
+    )
+    held.save_to_disk(tmp_path / "d")
+    said = {"image": "row 5 of train has no image", "class label": "row 5 of train has no label"}
+    with pytest.raises(BadInput, match=said.get(fault, "column 'label' has missing values in train")):
+        task(tmp_path / "d")
+
+
+def test_a_picture_without_its_file_is_one_line(tmp_path):
+    """Folders of old versions name files that lie elsewhere; today's `save_to_disk` embeds them."""
+    with pytest.raises(BadInput, match="image 3 cannot be read"):
+        _bytes({"bytes": None, "path": str(tmp_path / "gone.png")}, "image 3")
+    with pytest.raises(BadInput, match="image 3 is empty"):
+        _bytes({"bytes": None, "path": None}, "image 3")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import subprocess
 import sys
 
@@ -109,3 +110,22 @@ def test_sst2_is_words_with_the_official_splits():
     assert int(x.min()) == 0
     assert (held.val.inputs[0] == 1).float().mean() < 0.06  # few unknown words
     assert "of 1,821" in held.note or len(held.test) == 1821
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [(0.0, "the val split is empty"), (0.5, "truncated or no gzip file"), (0.99, "truncated")],
+)
+def test_a_truncated_sst2_is_one_line(tmp_path, monkeypatch, part, message):
+    monkeypatch.setenv("NETWRIGHT_DATA", str(tmp_path))
+    monkeypatch.setenv("NETWRIGHT_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "sentence_classification"
+    folder.mkdir()
+    content = gzip.compress("".join(f"{i % 2} a film of {i} words\n" for i in range(500)).encode())
+    for role in ("train", "dev", "test-two-thirds"):
+        (folder / f"stsa.binary.{role}.gz").write_bytes(content)
+    assert len(task("sst2").val) == 500
+    (folder / "stsa.binary.dev.gz").write_bytes(content[: int(part * len(content))])
+    with pytest.raises(BadInput, match=message) as error:
+        task("sst2")
+    assert "\n" not in str(error.value)

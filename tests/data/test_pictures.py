@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import os
 import shutil
+import struct
 import time
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +20,7 @@ from tests.data.making import packed
 
 from netwright.core.errors import BadInput
 from netwright.data import task
-from netwright.data.decode import Broken, parse_size, pixels
+from netwright.data.decode import Broken, header, parse_size, pixels
 from netwright.data.layout import arrange, is_picture
 
 
@@ -165,6 +167,32 @@ def test_broken_pictures_are_named_and_nothing_is_kept(photos, cache, data):
     assert "and 2 more. Remove or replace them" in message
     assert "\n" not in message
     assert not list((cache / "netwright" / "images").iterdir())
+
+
+def test_a_picture_with_garbage_for_exif_is_named(photos):
+    """A PNG whose pixels are whole and whose eXIf chunk is not: refused like any other damage."""
+    root = photos()
+    whole = photos.picture(7)
+    chunk = b"eXIf" + b"no TIFF header at all"
+    chunk = struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    after_header = 8 + 25  # the signature and IHDR
+    broken_by(root, "cat/000.png", whole[:after_header] + chunk + whole[after_header:])
+    with pytest.raises(BadInput, match=r"1 of 40 images are broken: cat/000\.png"):
+        task(root)
+    with pytest.raises(Broken, match="damaged EXIF"):
+        header((root / "cat" / "000.png").read_bytes())
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is closed to root")
+def test_a_folder_that_may_not_be_read_is_one_line(photos):
+    root = photos()
+    for closed in (root / "dog", root):
+        closed.chmod(0)
+        try:
+            with pytest.raises(BadInput, match="Permission denied"):
+                task(root)
+        finally:
+            closed.chmod(0o755)
 
 
 def test_faults_of_a_folder_are_one_line(photos, tmp_path):

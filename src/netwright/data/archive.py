@@ -8,23 +8,32 @@ from __future__ import annotations
 import lzma
 import os
 import stat
+import struct
 import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import IO, NamedTuple, NoReturn
 
 from netwright.core.errors import BadInput
 
 LARGEST = 64 << 20  # bytes of one file
+# what the standard library raises for archives that are cut off, damaged or packed in ways that it cannot unpack
+_DAMAGED = (
+    zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, struct.error, NotImplementedError,
+    ValueError,
+)  # fmt: skip
 _PLENTY = 1 << 30  # below this, no archive is out of proportion
 _PROPORTION = 200  # unpacked over packed bytes
 
 
 class Member(NamedTuple):
-    """One file: its path inside, its bytes, when it changed, and how to read it (during the iteration only)."""
+    """One file: its path inside, its bytes, when it changed, and how to read it (during the iteration only).
+
+    read: OSError where this file is damaged.
+    """
 
     name: str
     size: int
@@ -34,25 +43,28 @@ class Member(NamedTuple):
 
 def members(path: Path) -> Iterator[Member]:
     """All files below a folder, or in an archive. Folders in order of name, archives in their own order."""
-    if path.is_dir():
-        yield from _folder(path)
-        return
-    with _readable(path):
-        if zipfile.is_zipfile(path):
+    with readable(path):
+        if path.is_dir():
+            yield from _folder(path)
+        elif zipfile.is_zipfile(path):
             yield from _zip(path)
         else:
             yield from _tar(path)
 
 
 @contextmanager
-def _readable(path: Path) -> Iterator[None]:
+def readable(path: Path, kind: str = "zip or tar archive") -> Iterator[None]:
+    """Whatever is wrong with a packed file that is read within becomes BadInput."""
     try:
         yield
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError) as error:
-        reason = (str(error).splitlines() or [""])[0]
-        raise BadInput(f"{path} is truncated or no zip or tar archive ({reason})") from error
+    except _DAMAGED as error:
+        raise BadInput(f"{path} is truncated or no {kind} ({_reason(error)})") from error
     except OSError as error:
         raise BadInput(f"{path} cannot be read ({error})") from error
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).splitlines() or [""])[0] or type(error).__name__
 
 
 def _folder(root: Path) -> Iterator[Member]:
@@ -62,10 +74,14 @@ def _folder(root: Path) -> Iterator[Member]:
         if not top.is_dir():
             yield _file(root, top)
             continue
-        for folder, inner, files in os.walk(top):
+        for folder, inner, files in os.walk(top, onerror=_closed):
             inner.sort()
             for name in sorted(files):
                 yield _file(root, Path(folder) / name)
+
+
+def _closed(error: OSError) -> NoReturn:
+    raise error  # a folder that may not be read is not an empty one
 
 
 def _file(root: Path, path: Path) -> Member:
@@ -90,7 +106,7 @@ def _zip(path: Path) -> Iterator[Member]:
                 raise BadInput(f"{path} is encrypted; unpack it first")
             total = _check_total(path, total + info.file_size)
             yield Member(
-                info.filename, info.file_size, changed, lambda info=info: _bounded(archive.open(info))
+                info.filename, info.file_size, changed, lambda info=info: _bounded(lambda: archive.open(info))
             )
 
 
@@ -106,13 +122,19 @@ def _tar(path: Path) -> Iterator[Member]:
             total = _check_total(path, total + member.size)
             yield Member(
                 member.name.removeprefix("./"), member.size, changed,
-                lambda member=member: _bounded(archive.extractfile(member)),
+                lambda member=member: _bounded(lambda: archive.extractfile(member)),
             )  # fmt: skip
 
 
-def _bounded(file: object) -> bytes:
-    with file:  # type: ignore[attr-defined]
-        return file.read(LARGEST)  # type: ignore[attr-defined]
+def _bounded(opened: Callable[[], IO[bytes] | None]) -> bytes:
+    """The content of one file of an archive. Called by whoever iterates, beyond the reach of `readable`."""
+    try:
+        file = opened()
+        assert file is not None, "links and devices were refused"
+        with file:
+            return file.read(LARGEST)
+    except _DAMAGED as error:
+        raise OSError(_reason(error)) from error
 
 
 def _check_name(path: Path, name: str) -> None:

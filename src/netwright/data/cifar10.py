@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import io
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from netwright.core.errors import BadInput
 from netwright.core.split import ArraySplit, Normalise
 from netwright.core.task import Task
+from netwright.data.archive import readable
 from netwright.data.augment import flip_and_crop
+from netwright.data.decode import Broken, pixels
 from netwright.data.division import divide
 from netwright.data.places import require
 from netwright.data.rows import Rows, cached_rows
@@ -23,6 +23,7 @@ CLASSES = (
     "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
 )  # fmt: skip
 _SHAPE = (3, 32, 32)
+_KIND = "tar archive"
 _RECORD = 1 + 3 * 32 * 32
 
 
@@ -57,7 +58,7 @@ def _binary(path: Path) -> Iterator[tuple[str, Rows]]:
 
 
 def _records(path: Path, pattern: str) -> Iterator[tuple[np.ndarray, int]]:
-    with tarfile.open(path, "r:gz") as archive:
+    with readable(path, _KIND), tarfile.open(path, "r:gz") as archive:
         for member in archive:
             if not (member.isfile() and Path(member.name).name.startswith(pattern)):
                 continue
@@ -71,15 +72,21 @@ def _records(path: Path, pattern: str) -> Iterator[tuple[np.ndarray, int]]:
 def _jpeg(paths: list[Path]) -> Iterator[tuple[str, Rows]]:
     """The JPEG copy: archives of <split>/<class>/<number>.jpg."""
     for role, path in zip(("train", "test"), paths, strict=True):
-        with tarfile.open(path) as archive:
+        with readable(path, _KIND), tarfile.open(path) as archive:
             count = sum(member.isfile() for member in archive)
         yield role, Rows(count, lambda path=path: _decoded(path))
 
 
 def _decoded(path: Path) -> Iterator[tuple[np.ndarray, int]]:
-    with tarfile.open(path) as archive:
+    with readable(path, _KIND), tarfile.open(path) as archive:
         for member in archive:
-            if member.isfile():
-                data = archive.extractfile(member).read()  # type: ignore[union-attr]
-                pixels = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
-                yield pixels.transpose(2, 0, 1), CLASSES.index(Path(member.name).parent.name)
+            if not member.isfile():
+                continue
+            name = Path(member.name).parent.name
+            if name not in CLASSES:
+                raise BadInput(f"{path}: {member.name} lies in no folder of a CIFAR-10 class")
+            data = archive.extractfile(member).read()  # type: ignore[union-attr]
+            try:
+                yield pixels(data, _SHAPE), CLASSES.index(name)
+            except Broken as error:
+                raise BadInput(f"{path}: {member.name} is broken ({error})") from error

@@ -27,7 +27,10 @@ class Header(NamedTuple):
 def header(data: bytes) -> Header:
     """Size and kind, without decoding the pixels."""
     with _open(data) as image:
-        turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+        try:
+            turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+        except Exception as error:  # a damaged block of EXIF raises whatever its parser met
+            raise Broken(f"damaged EXIF: {error}") from error
         width, height = image.size if not turned else image.size[::-1]
         return Header(height, width, image.mode in _GREY)
 

@@ -130,6 +130,8 @@ def _class_names(path: Path, train: Any, column: str) -> list[Any]:
     if names is not None:
         return list(names)
     values = set(train[column])
+    if None in values:
+        raise BadInput(f"{path}: column '{column}' has missing values in train; remove those rows first")
     if any(isinstance(v, float) for v in values):
         raise BadInput(f"{path}: column '{column}' holds fractions; images are read for classification")
     return sorted(values)
@@ -145,10 +147,25 @@ def _pictures(
         numbered = getattr(part.features[column], "names", None) is not None
         stamp = int(part._fingerprint, 16)
         for i, row in enumerate(part.cast_column(image, Image(decode=False))):
-            label = row[column]
+            label, held = row[column], row[image]
+            if label is None or held is None:
+                raise BadInput(
+                    f"{what}: row {i} of {role} has no {column if label is None else image}; remove such rows first"
+                )
             if not numbered and label not in names:
                 raise BadInput(f"{what}: the class '{label}' occurs in {role} but not in the training split")
-            data, place = row[image]["bytes"], row[image]["path"]
-            raw = data if data is not None else Path(place).read_bytes()
+            raw = _bytes(held, f"{what}: the image of row {i} of {role}")
             number = label if numbered else names.index(label)
             yield Member(f"{role}/{number:06d}/{i:09d}.png", len(raw), stamp, lambda raw=raw: raw)
+
+
+def _bytes(held: dict[str, Any], what: str) -> bytes:
+    """An image's file, kept inside the data set or named by it."""
+    if held["bytes"] is not None:
+        return held["bytes"]
+    if held["path"] is None:
+        raise BadInput(f"{what} is empty")
+    try:
+        return Path(held["path"]).read_bytes()
+    except OSError as error:
+        raise BadInput(f"{what} cannot be read ({error})") from error

@@ -13,6 +13,7 @@ from torch import Tensor
 from netwright.core.errors import BadInput
 from netwright.core.split import ArraySplit
 from netwright.core.task import Task
+from netwright.data.archive import readable
 from netwright.data.division import cut
 from netwright.data.places import require
 from netwright.data.sources import source
@@ -57,7 +58,8 @@ def encode(sentences: list[list[str]], ids: dict[str, int]) -> Tensor:
 
 def _read(path: Path) -> list[tuple[list[str], int]]:
     """Lines of 'label text'."""
-    with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="latin-1") as file:
+    opened = gzip.open if path.suffix == ".gz" else open
+    with readable(path, "gzip file"), opened(path, "rt", encoding="latin-1") as file:
         lines = file.read().splitlines()
     rows = []
     for number, line in enumerate(lines, 1):
