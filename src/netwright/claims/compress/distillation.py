@@ -74,8 +74,8 @@ def measure(scale: Scale) -> Measured:
         notes=(
             "The temperature (4) and weight (0.9) were not tuned. A first run of this claim, with a tenth of the "
             "multiply-accumulates and 6 epochs, which leave the student far from trained, had the taught one at "
-            "61.29 % and the one alone at 73.33 % at equal steps: high temperatures learn slowly. This run has the method's "
-            "default strength and epochs. At equal cost the student alone sees the data "
+            "61.29 % and the one alone at 73.33 % at equal steps: high temperatures learn slowly. This run has the "
+            "method's default strength and epochs. At equal cost the student alone sees the data "
             "several times more often, which the paper does not compare."
         ),
     )
