@@ -21,8 +21,8 @@ CLAIM = Claim(
     setting=SETTING,
     holds_if=(
         "ECE and NLL below the uncalibrated network's, both 95 % intervals below 0, at the same accuracy on every "
-        "seed, and mean ECE below that of isotonic and of unregularised matrix scaling and at most half a point above that "
-        "of vector scaling; mixed if only the first part holds"
+        "seed, and mean ECE below that of isotonic and of unregularised matrix scaling and at most half a point above "
+        "that of vector scaling; mixed if only the first part holds"
     ),
 )
 ARMS = ("uncalibrated", "temperature", "vector", "matrix, unregularised", "isotonic")
