@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from netwright.core.checkpoint import load_state
 from netwright.core.errors import BadInput, UnknownName
 from netwright.core.fits import check_fits, input_shapes, normalises
+from netwright.core.paths import exists
 from netwright.core.quiet import quiet
 
 __all__ = ["check_fits", "input_shapes", "load", "normalises", "read_state"]
@@ -64,7 +65,7 @@ def _source(source: Any, trust_pickle: bool, example: tuple[Tensor, ...] | None)
     if not isinstance(source, (str, os.PathLike)):
         raise BadInput(f"a network is a torch module, {_KINDS}; got a {type(source).__name__}")
     path = Path(source)
-    if not path.exists() and ":" in path.name:
+    if not exists(path) and ":" in path.name:
         return _from_code(str(source))
     _must_be_file(path)
     suffix = path.suffix.lower()
@@ -84,10 +85,10 @@ def _source(source: Any, trust_pickle: bool, example: tuple[Tensor, ...] | None)
 
 
 def _must_be_file(path: Path) -> None:
+    if not exists(path):
+        raise BadInput(f"{path}: no such file; a network is {_KINDS}")
     if path.is_dir():
         raise BadInput(f"{path} is a folder; a network is {_KINDS}")
-    if not path.exists():
-        raise BadInput(f"{path}: no such file; a network is {_KINDS}")
     try:
         with path.open("rb") as file:
             first = file.read(1)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from netwright.core.errors import BadInput
+from netwright.core.paths import exists
 from netwright.data.sources import source
 
 _READERS = {
@@ -23,12 +24,12 @@ _SAVED = ("dataset_dict.json", "dataset_info.json")
 def opener(path: Path) -> Callable[..., Any]:
     """The function `load(path, seed, ...)` for what lies at this path; a clear error where nothing usable does."""
     suffix = path.suffix.lower()
-    if not path.exists():
+    if not exists(path):
         if suffix in _READERS or os.sep in str(path) or "/" in str(path):
             raise BadInput(f"{path}: no such file or folder")
         source(str(path))  # raises, with the nearest known name
     if path.is_dir():
-        home = "huggingface" if any((path / name).is_file() for name in _SAVED) else "pictures"
+        home = "huggingface" if any(exists(path / name) for name in _SAVED) else "pictures"
     elif suffix in _READERS:
         home = _READERS[suffix]
     else:
