@@ -32,8 +32,12 @@ TaskName = Annotated[
 Target = Annotated[
     str | None, typer.Option("--target", help="Column to predict, for a CSV or Parquet table.")
 ]
+Size = Annotated[
+    str | None, typer.Option("--size", help="Bring pictures to this size: 32 or 32x48 (height x width).")
+]
+Drop = Annotated[str | None, typer.Option("--drop", help="Columns of a table to leave out, comma-separated.")]
 Limit = Annotated[int | None, typer.Option("--limit", help="Use at most so many training examples.")]
-Seed = Annotated[int, typer.Option("--seed")]
+Seed = Annotated[int, typer.Option("--seed", min=0, max=2**31 - 1)]
 BudgetText = Annotated[str, typer.Option("--budget", help="Time for the methods: 90s, 5m, 1h.")]
 Trust = Annotated[bool, typer.Option("--trust-pickle", help="Load pickled objects, which can run code.")]
 State = Annotated[
@@ -66,6 +70,8 @@ def improve(
     seed: Seed = 0,
     out: Annotated[Path, typer.Option(help="Folder for the files that it writes.")] = Path("netwright-out"),
     target: Target = None,
+    drop: Drop = None,
+    size: Size = None,
     limit: Limit = None,
     state: State = None,
     trust_pickle: Trust = False,
@@ -87,7 +93,8 @@ def improve(
     with screen.open_screen(quiet=json_) as view:
         result = job.run(
             model, task, wanted, seconds=parse_seconds(budget), methods=_list(methods), seed=seed, out=out, view=view,
-            task_options=_options(target, limit), state=state, trust_pickle=trust_pickle, ray=ray,
+            task_options=_options(target=target, drop=drop, size=size, limit=limit), state=state,
+            trust_pickle=trust_pickle, ray=ray,
         )  # fmt: skip
     if json_:
         _print_json(result.to_json())
@@ -108,6 +115,8 @@ def compare(
     seed: Seed = 0,
     out: Annotated[Path, typer.Option(help="Folder for the study.")] = Path("netwright-out"),
     target: Target = None,
+    drop: Drop = None,
+    size: Size = None,
     limit: Limit = None,
     state: State = None,
     trust_pickle: Trust = False,
@@ -127,7 +136,7 @@ def compare(
             seed,
             out,
             view,
-            task_options=_options(target, limit),
+            task_options=_options(target=target, drop=drop, size=size, limit=limit),
             state=state,
             trust_pickle=trust_pickle,
         )
@@ -154,11 +163,13 @@ def _goal_command(goal: str, text: str) -> None:
             Path | None, typer.Option(help="Folder for what it writes; none writes nothing.")
         ] = None,
         target: Target = None,
+        drop: Drop = None,
+        size: Size = None,
         limit: Limit = None,
         state: State = None,
         trust_pickle: Trust = False,
         radius: Annotated[
-            float | None, typer.Option(help="verify: the L-infinity radius around inputs.")
+            float | None, typer.Option(min=0, help="verify: the L-infinity radius around inputs.")
         ] = None,
         json_: Json = False,
     ) -> None:
@@ -168,7 +179,8 @@ def _goal_command(goal: str, text: str) -> None:
         with screen.open_screen(quiet=json_) as view:
             result = one.run(
                 goal, method, model, task, Budget(seconds=parse_seconds(budget)), settings=_settings(set_), seed=seed,
-                out=out, view=view, task_options=_options(target, limit), state=state, trust_pickle=trust_pickle,
+                out=out, view=view, task_options=_options(target=target, drop=drop, size=size, limit=limit),
+                state=state, trust_pickle=trust_pickle, radius=radius,
             )  # fmt: skip
         if json_:
             _print_json(result)
@@ -264,8 +276,8 @@ def _list(text: str | None) -> list[str] | None:
     return None if text is None else [part.strip() for part in text.split(",") if part.strip()]
 
 
-def _options(target: str | None, limit: int | None) -> dict[str, Any]:
-    return {k: v for k, v in {"target": target, "limit": limit}.items() if v is not None}
+def _options(**given: Any) -> dict[str, Any]:
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def _settings(pairs: list[str] | None) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import html
+import inspect
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from torch import nn
 from netwright.app import report
 from netwright.app.opening import Subject, describe, open_subject
 from netwright.app.screen import View
+from netwright.app.settings import checked
 from netwright.core import catalogue, progress
 from netwright.core.budget import Budget
 from netwright.core.checkpoint import atomic
@@ -60,6 +62,8 @@ def run(
     if goal == "inspect" and task is None and model is not None:
         from netwright.core.load import load
 
+        if not needs_no_data(built):
+            raise BadInput(f"{method.slug} looks at what the network makes of data: give --task")
         network = load(model, state=state, trust_pickle=trust_pickle)
         return show_finding(built(network, None), method, out, view)
     subject = open_subject(
@@ -81,6 +85,12 @@ def run(
         return CONTRACTS[method.contract](built, method, subject, budget, out, view)
 
 
+def needs_no_data(analysis: Any) -> bool:
+    """Whether an Analysis can be called with a network alone."""
+    data = inspect.signature(analysis).parameters.get("data")
+    return data is not None and data.default is None
+
+
 def default(goal: str) -> str:
     if goal in DEFAULTS:
         return DEFAULTS[goal]
@@ -89,14 +99,9 @@ def default(goal: str) -> str:
 
 
 def build(method: catalogue.Method, settings: dict[str, Any], seed: int) -> Any:
-    """The method with the user's settings; an unknown setting is an error that lists those there are."""
-    names = {f.name for f in dataclasses.fields(method.load())}
-    wrong = sorted(set(settings) - names)
-    if wrong:
-        raise BadInput(
-            f"{method.slug} has no setting '{wrong[0]}'; it has {', '.join(sorted(names)) or 'none'}"
-        )
-    if "seed" in names:
+    """The method with the user's settings; one that is unknown or of another type is an error that says so."""
+    settings = checked(method, settings)
+    if "seed" in {f.name for f in dataclasses.fields(method.load())}:
         settings = {"seed": seed, **settings}
     return method.build(**settings)
 

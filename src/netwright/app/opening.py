@@ -49,6 +49,7 @@ def open_subject(
     trust_pickle: bool = False,
 ) -> Subject:
     """Load or train the network, open the task, check that they fit, find out who normalises."""
+    from netwright.data import takes
     from netwright.data import task as open_task
 
     options = dict(task_options or {})
@@ -59,15 +60,9 @@ def open_subject(
 
         network = load(model, state=state, trust_pickle=trust_pickle)
         name = Path(model).stem if isinstance(model, str) else type(model).__name__
-        shapes = input_shapes(network)
-        if (
-            isinstance(task, str)
-            and Path(task).is_dir()
-            and shapes
-            and len(shapes[0]) == 3
-            and "size" not in options
-        ):
-            options["size"] = tuple(shapes[0][1:])  # pictures are brought to the size that the network takes
+        size = picture_size(input_shapes(network))
+        if size is not None and isinstance(task, str) and "size" not in options and takes(task, "size"):
+            options["size"] = size  # pictures are brought to the size that the network takes
     data = open_task(task, seed=seed, **options) if isinstance(task, str) else task
     if network is None:
         network, name = train_generous(data, seed, out, view)
@@ -76,6 +71,15 @@ def open_subject(
     if isinstance(model, nn.Module):
         return Subject(name, network, data)
     return as_the_network_wants(Subject(name, network, data))
+
+
+def picture_size(shapes: tuple[tuple[int | None, ...], ...] | None) -> tuple[int, int] | None:
+    """Height and width of the pictures that a network's file asks for; None where it asks for none or leaves
+    them free."""
+    if not shapes or len(shapes[0]) != 3:
+        return None
+    _, height, width = shapes[0]
+    return None if height is None or width is None else (height, width)
 
 
 def train_generous(task: Task, seed: int, out: Path | None, view: View) -> tuple[nn.Module, str]:

@@ -33,13 +33,25 @@ def task(name_or_path: str | Path, seed: int = 0, **options: Any) -> Task:
     or a folder that Hugging Face `datasets` saved. options: `limit` (training examples) everywhere, and what the
     kind of data takes: `size` and `channels` (images), `target` and `drop` (tables), `kind`.
     """
+    load, where = _loader(name_or_path)
+    path = where.get("path")
+    return _call(load, path.name if path else str(name_or_path), {**where, "seed": seed, **options})
+
+
+def takes(name_or_path: str | Path, option: str) -> bool:
+    """Whether `task` takes this option for this data (`size`: pictures that can be brought to any size)."""
+    return option in inspect.signature(_loader(name_or_path)[0]).parameters
+
+
+def _loader(name_or_path: str | Path) -> tuple[Callable[..., Task], dict[str, Path]]:
+    """The function that opens this data, and where the data lies if it has no name of ours."""
     name = str(name_or_path)
     if name in SOURCES:
-        return _call(importlib.import_module(source(name).home).load, name, {"seed": seed, **options})
+        return importlib.import_module(source(name).home).load, {}
     from netwright.data.own import opener
 
     path = Path(name_or_path)
-    return _call(opener(path), path.name, {"path": path, "seed": seed, **options})
+    return opener(path), {"path": path}
 
 
 def _call(load: Callable[..., Task], name: str, arguments: dict[str, Any]) -> Task:

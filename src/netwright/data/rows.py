@@ -59,7 +59,7 @@ def _write(folder: Path, shape: tuple[int, ...], splits: Iterable[tuple[str, Row
         if needed > free:
             raise BadInput(
                 f"{total:,} images of {'x'.join(map(str, shape))} need {needed / 1e9:.1f} GB in {folder.parent}, "
-                f"which has {free / 1e9:.1f} GB: choose a smaller size=, a limit=, or set NETWRIGHT_CACHE"
+                f"which has {free / 1e9:.1f} GB: choose a smaller size (--size) or a --limit, or set NETWRIGHT_CACHE"
             )
         _sweep(folder.parent)
         made = Path(tempfile.mkdtemp(prefix=".making-", dir=folder.parent))

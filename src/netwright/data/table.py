@@ -141,7 +141,7 @@ def features(path: Path, frame: Any) -> np.ndarray:
         if len(known) > _CATEGORIES:
             raise BadInput(
                 f"{path}: column '{name}' holds text with {len(known):,} different values; leave it out with "
-                f"drop={name}, or turn it into numbers"
+                f"drop={name} (--drop), or turn it into numbers"
             )
         parts.append(np.eye(len(known), dtype=np.float32)[codes])
     return np.concatenate(parts, axis=1)
