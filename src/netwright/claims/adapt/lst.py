@@ -27,11 +27,16 @@ CLAIM = Claim(
     slug="lst",
     paper="69 % of the training memory of full fine-tuning is saved, where other parameter-efficient methods save 26 %",
     setting=(
-        "MiniLM-L6 (22.7 M parameters), docs-8: which of eight libraries a docstring's sentence comes from, 640 "
-        "training sentences of 32 tokens, 60 steps at batch 8; LoRA of rank chosen for an equal number of trained "
-        "weights; memory is what autograd saves plus gradients and optimiser state, counted from a step"
+        "MiniLM-L6 (22.7 M parameters), 3 seeds, docs-8: which of eight libraries a docstring's sentence comes from; "
+        "640 sentences of at most 32 tokens to train on, 480 to test on; 60 steps of AdamW at batch 8 for every arm, "
+        "its rate fixed beforehand (full 1e-4, LoRA 2e-3, head only 5e-3, ladder 3e-3). The ladder trains 320,894 "
+        "weights, the head among them; LoRA of queries and values 316,424, at the rank that comes nearest. Memory is "
+        "what autograd saves plus gradients and optimiser state, counted from a step"
     ),
-    holds_if="the ladder saves at most half of LoRA's bytes, and its accuracy is within 1 point of LoRA's",
+    holds_if=(
+        "the ladder needs at most half of LoRA's bytes, and its mean accuracy is at most 1 point below LoRA's; mixed "
+        "if one of the two is so"
+    ),
 )
 LENGTH, BATCH, STEPS = 32, 8, 60
 RATES = {"full": 1e-4, "LoRA": 2e-3, "head only": 5e-3, "ladder": 3e-3}
@@ -148,23 +153,39 @@ def measure(scale: Scale) -> Measured:
 
 def verdict(rows: list[dict[str, Any]]) -> Measured:
     ours, lora, full = (mean(rows, arm, "memory_mb") for arm in ("ladder", "LoRA", "full"))
-    gap = difference(rows, "ladder", "LoRA", "accuracy")
+    gaps = {arm: difference(rows, "ladder", arm, "accuracy") for arm in ("LoRA", "full", "head only")}
     percent = lambda arm: f"{100 * mean(rows, arm, 'accuracy'):.1f} %"
-    less, close = ours <= 0.5 * lora, gap["mean"] >= -0.01
+    less, close = ours <= 0.5 * lora, gaps["LoRA"]["mean"] >= -0.01
     return Measured(
         rows=rows,
         verdict="holds" if less and close else "mixed" if less or close else "does not hold here",
         summary=(
-            f"the ladder needs {ours:.0f} MB beside the weights, LoRA {lora:.0f}, full fine-tuning {full:.0f} "
-            f"({100 * (1 - ours / full):.0f} % and {100 * (1 - lora / full):.0f} % saved); accuracy "
+            f"the ladder needs {ours:.0f} MB beside the weights, LoRA {lora:.0f}, full fine-tuning {full:.0f}, the "
+            f"head alone {mean(rows, 'head only', 'memory_mb'):.2f}; of full fine-tuning's the ladder and LoRA save "
+            f"{100 * (1 - ours / full):.0f} % and {100 * (1 - lora / full):.0f} %; accuracy "
             f"{percent('ladder')} against {percent('LoRA')} (LoRA), {percent('full')} (full), "
             f"{percent('head only')} (head only)"
         ),
         figures={
-            "accuracy over LoRA": gap,
-            "accuracy over full": difference(rows, "ladder", "full", "accuracy"),
+            **{f"accuracy over {arm}": gap for arm, gap in gaps.items()},
             "memory saved by the ladder": 1 - ours / full,
             "memory saved by LoRA": 1 - lora / full,
         },
-        notes="60 steps are few: methods that start from the backbone's own function (LoRA, full) get ahead sooner.",
+        notes=note(gaps),
+    )
+
+
+def note(gaps: dict[str, dict[str, Any]]) -> str:
+    """How the ladder's accuracy stands to the others', and what head only says about this task."""
+    told = []
+    for arm, gap in gaps.items():
+        low, high = gap["interval"]
+        sign = "above" if low > 0 else "below" if high < 0 else "not told apart from"
+        told.append(f"{sign} {arm} ({100 * gap['mean']:+.1f} points [{100 * low:+.1f}, {100 * high:+.1f}])")
+    said = f"In accuracy the ladder is {', '.join(told)}."
+    if gaps["head only"]["interval"][0] > 0:
+        return said
+    return (
+        f"{said} It is not ahead of training the head alone, so this task does not show what adapting the inner layers "
+        "is worth."
     )
