@@ -27,7 +27,7 @@ TRAIN, TEST, IMAGES = 4000, 500, {"quick": 100, "full": 300}
 THRESHOLDS = (0.0, 0.25, 0.5)
 SETTING = (
     "cluttered Fashion-MNIST scenes of 64x64 with 1 to 3 articles of one class and exact boxes; CNN 16-32-64 trained "
-    "4 epochs on 4,000 scenes; 100 test scenes per seed, maps of the true class at the last layer that gives maps; "
+    "4 epochs on 4,000 scenes; 3 seeds of 100 test scenes; maps of the true class at the last layer that gives maps; "
     "IoU of the pixels above 0, 1/4 and 1/2 of the maximum with the boxes, averaged, over scenes of 2 or 3 articles"
 )
 

@@ -27,11 +27,11 @@ CLAIM = Claim(
         "convolution, beats the same network without any of these"
     ),
     setting=(
-        "Fashion-MNIST, 2,000 training images, 25,000 parameters, 4 blocks, 5 epochs of AdamW 2e-3, batch 32; "
-        "all arms of equal size; "
-        "accuracy on the test split"
+        "Fashion-MNIST, 2,000 training images, 3 seeds, 4 blocks in 3 stages, 5 epochs of AdamW 2e-3, batch 32; every "
+        "arm as wide as comes nearest to 25,000 parameters: VAN and 'added' 26,780, 'no gate' 28,426, 'gate of 3x3' "
+        "22,490, ResNet 24,967; accuracy on the 10,000 test images"
     ),
-    full="CIFAR-10, 5,000 images, 150,000 parameters, 11 blocks, 8 epochs",
+    full="CIFAR-10, 5,000 images, nearest to 150,000 parameters, 11 blocks, 8 epochs of AdamW 1e-3, batch 64",
     holds_if="VAN beats 'no gate' and 'gate of 3x3' by more than one pooled standard deviation over seeds",
 )
 
@@ -116,7 +116,10 @@ def verdict(rows: list[dict[str, Any]]) -> Measured:
         wins[other] = mean(rows, "van", "accuracy") - mean(rows, other, "accuracy") > pooled
     others = [arm for arm in dict.fromkeys(row["arm"] for row in rows) if arm != "van"]
     accuracies = {arm: mean(rows, arm, "accuracy") for arm in ("van", *others)}
-    said = ", ".join(f"{arm} {100 * value:.1f} %" for arm, value in accuracies.items())
+    said = ", ".join(
+        f"{arm} {100 * value:.1f} % ({mean(rows, arm, 'parameters'):,.0f} parameters)"
+        for arm, value in accuracies.items()
+    )
     return Measured(
         rows=rows,
         verdict="holds" if all(wins.values()) else "mixed" if any(wins.values()) else "does not hold here",

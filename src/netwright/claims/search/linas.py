@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -27,8 +27,9 @@ CLAIM = Claim(
     setting=(
         "a trained ResNet of depth 8 and width 16 on digits, pruned to a quarter, half or all of the units in each "
         "of its 6 groups: all 729 choices measured (error on 359 validation images without fine-tuning, batch "
-        "norms recalibrated; multiply-accumulates), so that the true front is known; a search per arm and seed on "
-        "this one table, population 20, 1,000 evaluations of the predictors per round; figure: measurements until "
+        "norms recalibrated; multiply-accumulates), so that the true front is known; a search per arm and "
+        "each of 10 seeds on this one table, population 20 and 1,000 evaluations of the predictors per round (the "
+        "paper's: 50 and 20,000); figure: measurements until "
         "95 % of the true hypervolume, reference point the worst value of each objective in the table"
     ),
     holds_if="LINAS's median number of measurements is at most half that of direct NSGA-II, and below the other arms'",
@@ -131,20 +132,21 @@ def needed(archive: Archive, reference: np.ndarray, goal: float) -> int:
 
 
 def measure(scale: Scale) -> Measured:
+    seeds = scale.seeds if len(scale.seeds) > 3 else tuple(range(10))
     network, task = testbed("digits-resnet", 0)
     table = Table.of(PruningSpace(network, task, costs=("macs",), ratios=(0.25, 0.5, 1.0), round_to=1), task)
     reference = table.array.max(0)
     full = hypervolume(table.array, reference)
     rows: list[dict[str, Any]] = []
     for arm, search in ARMS.items():
-        for seed in scale.seeds:
-            progress.step(len(rows), len(ARMS) * len(scale.seeds), arm)
+        for seed in seeds:
+            progress.step(len(rows), len(ARMS) * len(seeds), arm)
             archive = search(table, task, seed)
             shares = {f"share_at_{n}": hypervolume(archive.values[:n], reference) / full for n in SHOWN}
             rows.append(
                 {"arm": arm, "seed": seed, "measurements": needed(archive, reference, SHARE * full), **shares}
             )
-    return judge(rows)
+    return replace(judge(rows), seeds=seeds)
 
 
 def judge(rows: list[dict[str, Any]]) -> Measured:
