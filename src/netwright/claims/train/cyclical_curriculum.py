@@ -23,7 +23,8 @@ CLAIM = Claim(
     setting=(
         "one data set (digits, 1,079 training and 359 test images), one network (CNN 16-32-64), 5 seeds; Adam 1e-3 at "
         "batch 128 without decay of the rate, 20 epochs after 20 epochs for the scores; every arm but 'vanilla' is "
-        "charged 40 epochs, 'vanilla, double budget' trains for all of them; last-epoch accuracy on test data, nothing selected on it"
+        "charged 40 epochs, 'vanilla, double budget' trains for all of them; last-epoch accuracy on test data, "
+        "nothing selected on it"
     ),
     holds_if=(
         "mean paired test accuracy of the curriculum is above that of vanilla with the double budget, its 95 % "
