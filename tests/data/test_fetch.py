@@ -5,11 +5,16 @@ from __future__ import annotations
 import gzip
 import hashlib
 import http.server
+import io
+import json
+import sys
 import threading
 from functools import partial
 
 import pytest
+from rich.progress import Progress as Bar
 
+from netwright.app import lists
 from netwright.core import progress
 from netwright.core.errors import BadInput
 from netwright.data import fetch as fetching
@@ -118,6 +123,49 @@ def test_a_name_is_fetched_once_into_the_cache_and_then_found(server, cache, mon
     assert places.locate(made) == [folder / "file.bin"]
     assert fetching.fetch("toy") == folder
     assert len(server["ranges"]) == 1
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.fixture
+def toy(server, cache, monkeypatch):
+    """A data set of one file on the server of this machine; the folder that it comes to lie in."""
+    monkeypatch.delenv("NETWRIGHT_DATA", raising=False)
+    monkeypatch.setitem(sources.SOURCES, "toy", Source("toy", "", 1, "", 2, "", "toy", (file_at(server),)))
+    return cache / "netwright" / "data" / "toy"
+
+
+def test_the_command_shows_how_far_it_is(toy, monkeypatch):
+    """On a terminal: every step that `fetch` makes reaches the bar, and the last fills it."""
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    heard = []
+    update = Bar.update
+
+    def note(bar, row, **what):
+        heard.append((what["completed"], what["total"], what["description"]))
+        update(bar, row, **what)
+
+    monkeypatch.setattr(Bar, "update", note)
+    lists.data("get", "toy", as_json=False)
+    done = [step[0] for step in heard]
+    assert len(done) > 2
+    assert done == sorted(done)
+    assert heard[-1] == (len(CONTENT), len(CONTENT), "fetching toy: file.bin")
+    shown = sys.stdout.getvalue()
+    assert "fetching toy: file.bin" in shown
+    assert shown.endswith(f"{toy}\n")
+    assert progress._listener.get() is None, "nobody listens when it is over"
+
+
+def test_a_pipe_gets_the_folder_alone_and_json_is_json(toy, capsys):
+    lists.data("get", "toy", as_json=False)
+    assert capsys.readouterr().out == f"{toy}\n"
+    lists.data("get", "toy", as_json=True)
+    assert json.loads(capsys.readouterr().out) == {"name": "toy", "folder": str(toy)}
 
 
 def test_netwright_data_is_looked_in_first(server, tmp_path, monkeypatch):

@@ -127,6 +127,7 @@ def test_bad_tables_are_one_line(tmp_path, frame, options, message):
     [
         (b"", "no readable table"),
         (b"a,b\n1,2\n1,2,3,4\n", "no readable table"),
+        (b"a,b,y\n" + b"1,2,3,0\n4,5,6,1\n" * 20, "Length of header or names does not match length of data"),
         (b"a,label\n\xff\xfe1,2\n", "not UTF-8"),
         (b" a,a,label\n1,2,3\n", "occurs twice"),
         (b"\x00\x01\x02\n\x00", ""),
@@ -139,6 +140,12 @@ def test_damaged_files_are_one_line(tmp_path, data, message):
         task(path)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_comma_at_the_end_of_each_row_is_no_column(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("a,y\n" + "".join(f"{i},{i % 2},\n" for i in range(40)))
+    assert task(path).input_shape == (1,)
 
 
 def test_a_truncated_parquet_is_one_line(tmp_path):

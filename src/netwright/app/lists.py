@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -118,11 +119,23 @@ def data(action: str | None, name: str | None, as_json: bool) -> None:
     if action not in (None, "get"):
         raise BadInput(f"no action '{action}'. `netwright data` lists, `netwright data get NAME` fetches.")
     if action == "get":
+        from netwright.app.screen import open_screen
+        from netwright.core import progress
         from netwright.data.fetch import fetch
 
         if name is None:
             raise BadInput("which one? `netwright data` lists the names.")
-        print(fetch(name))
+        piped = not sys.stdout.isatty()  # what reads it wants the folder alone
+        with (
+            open_screen(quiet=as_json or piped) as view,
+            view.working(f"fetching {name}") as listener,
+            progress.listen(listener),
+        ):
+            folder = fetch(name)
+        if as_json:
+            _dump({"name": name, "folder": str(folder)})
+        else:
+            print(folder)
         return
     rows = listing()
     if as_json:

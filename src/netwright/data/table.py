@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,11 @@ def read(path: Path) -> Any:
         if path.suffix.lower() == ".parquet":
             frame = pd.read_parquet(path)
         else:
-            frame = pd.read_csv(path, sep=_separator(path), index_col=False)
+            with warnings.catch_warnings():
+                warnings.simplefilter(
+                    "error", pd.errors.ParserWarning
+                )  # more values than names: some get lost
+                frame = pd.read_csv(path, sep=_separator(path), index_col=False)
     except ImportError:
         raise MissingExtra("pyarrow", "tables", "reading Parquet") from None
     except UnicodeDecodeError as error:
