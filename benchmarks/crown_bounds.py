@@ -4,8 +4,8 @@
 
 auto_LiRPA is no dependency (its release pins an older torch): put its source tree on PYTHONPATH, with the packages
 appdirs, graphviz, ninja and pyyaml and, where torchvision is missing, an empty module of that name.
-Both bound every intermediate layer backward with CROWN's adaptive slopes. Ours also meets them with intervals, so
-that its bounds may be tighter; they are looser where auto_LiRPA's are tighter for another reason.
+Both compute in float32 and bound every intermediate layer backward with CROWN's adaptive slopes. Ours also meets them
+with intervals, so that its bounds may be tighter; they are looser where auto_LiRPA's are tighter for another reason.
 """
 
 from __future__ import annotations

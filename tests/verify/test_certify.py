@@ -14,6 +14,7 @@ from netwright.core.task import Task
 from netwright.verify.bounds import read
 from netwright.verify.boxes import box_around, margins
 from netwright.verify.certify import Certify, certified_accuracy, margin_bound, margin_rows
+from netwright.verify.pgd import PGD
 
 
 def test_margin_rows():
@@ -33,10 +34,11 @@ def test_a_linear_classifier_is_decided_exactly(bound):
     norm = (net.weight[label][:, None] - net.weight[None]).abs().sum(2)
     radius = torch.where(norm > 0, gap / norm, torch.inf).min(1).values.detach()
     verifier = Certify(bound, pgd_steps=40, restarts=3)
-    below, above = ((f * radius)[:, None] for f in (0.999999, 1.2))
+    below, above = ((f * radius)[:, None] for f in (0.99, 1.2))
     holds = verifier(net, Box(x - below, x + below, label), Budget())
     assert set(holds.answers) == {"holds"}
-    assert bool((holds.margin > 0).all())
+    exact = torch.where(norm > 0, gap - 0.99 * radius[:, None] * norm, torch.inf).min(1).values.detach()
+    torch.testing.assert_close(holds.margin, exact, rtol=1e-9, atol=1e-12)
     broken = verifier(net, Box(x - above, x + above, label), Budget())
     assert "holds" not in broken.answers
     assert broken.count("violated") >= 38
@@ -90,9 +92,11 @@ def test_what_holds_withstands_every_sample(trained):
             low = margins(net(point.flatten(0, 1)), label.repeat(20)).reshape(20, -1).min(0).values
             assert bool((low >= verdict.margin).all())
             assert bool((low[proved] > 0).all())
-    for answer, x in zip(verdict.answers, verdict.counterexample, strict=True):
+    wide = verifier(net, box_around(x, label, 0.1, (0, 1), task.normalise), Budget())
+    assert wide.count("violated") > 3
+    for answer, found, own in zip(wide.answers, wide.counterexample, label.tolist(), strict=True):
         if answer == "violated":
-            assert net(x[None]).argmax().item() != label[verdict.answers.index(answer)]
+            assert net(found[None]).argmax().item() != own
 
 
 def test_a_planted_counterexample_is_never_proved_away():
@@ -118,6 +122,20 @@ def test_a_planted_counterexample_is_never_proved_away():
             assert low.item() > true - 1e-9
 
 
+@torch.no_grad()
+def test_a_margin_within_rounding_of_zero_proves_nothing():
+    """Outputs (x + margin, 0) on the point x = 1: in float64, also where the network is float32."""
+    for margin, proved in ((1e-7, False), (1e-5, True)):
+        net = nn.Linear(1, 2)
+        net.weight.copy_(torch.tensor([[1.0], [1.0]]))
+        net.bias.copy_(torch.tensor([margin, 0.0]))
+        x = torch.ones(1, 1)
+        verdict = Certify(pgd_steps=0)(net, Box(x, x, torch.tensor([0])), Budget())
+        assert verdict.answers == ["holds" if proved else "unknown"]
+        assert verdict.margin.dtype == torch.float64
+        assert verdict.margin.item() == pytest.approx(margin, rel=1e-4)
+
+
 def test_budget_and_mode_and_refusals(trained):
     net, task = trained
     x, label = next(iter(task.test.batches(6)))
@@ -134,6 +152,19 @@ def test_budget_and_mode_and_refusals(trained):
     values = Task.from_arrays(torch.randn(60, 4), torch.randn(60))
     with pytest.raises(NotApplicable, match="regression"):
         certified_accuracy(nn.Linear(4, 1), values, 0.1)
+
+
+def test_whole_numbers_are_refused():
+    """Tokens have no radius around them; a box would have made numbers between them."""
+    torch.manual_seed(0)
+    tokens = torch.randint(0, 9, (60, 5))
+    net = nn.Sequential(nn.Embedding(9, 4), nn.Flatten(), nn.Linear(20, 2))
+    task = Task.from_arrays(tokens, torch.arange(60) % 2)
+    for verifier in (Certify(), PGD()):
+        with pytest.raises(NotApplicable, match="continuous inputs"):
+            certified_accuracy(net, task, 0.01, verifier)
+    with pytest.raises(NotApplicable, match="continuous inputs"):
+        box_around(tokens, torch.zeros(60, dtype=torch.int64), 0.01)
 
 
 class Sine(nn.Module):

@@ -204,6 +204,7 @@ def verify(
          "right under attack": report.percent(found.attacked), "proved right": report.percent(found.certified),
          "test examples": found.examples},
     ])  # fmt: skip
+    view.say("'proved' is by bounds in float64, with room for rounding but without directed rounding")
     answers = {answer: found.verdict.count(answer) for answer in ("holds", "violated", "unknown")}
     return {
         "method": method.slug, "radius": radius, "clean": found.clean, "attacked": found.attacked,

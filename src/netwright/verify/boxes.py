@@ -25,6 +25,7 @@ def box_around(
     radius, clip: in units of the input, or, where `normalise` is what has made the inputs, in units of what it
     normalises after its scaling: a radius of 8/255 then means eight grey levels of an image in [0, 1].
     """
+    _continuous(inputs)
     if radius < 0:
         raise BadInput(f"a radius must not be negative, got {radius}")
     ones = (1, -1) + (1,) * (inputs.dim() - 2)
@@ -51,10 +52,14 @@ def margins(outputs: Tensor, labels: Tensor) -> Tensor:
     return own - others.max(1).values
 
 
+def _continuous(inputs: Tensor) -> None:
+    if not inputs.is_floating_point():
+        raise NotApplicable("a box needs continuous inputs; this network takes whole numbers")
+
+
 def check(network: nn.Module, box: Box) -> None:
     """Refuse a box, or a network (by its outputs at the first centre), that no margin can be taken of."""
-    if not box.lower.is_floating_point():
-        raise NotApplicable("a box needs continuous inputs; this network takes whole numbers")
+    _continuous(box.lower)
     required = [
         p for p in inspect.signature(network.forward).parameters.values()
         if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)

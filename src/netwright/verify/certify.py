@@ -39,9 +39,9 @@ class Certify:
     operator raises UnsupportedOperator, which names it. Only examples that withstand the attack are bounded; the
     margin of the others is -inf. What a budget leaves untouched is 'unknown'.
 
-    Bounds hold for the network as real arithmetic computes it with the given weights, up to the last digits: they
-    are computed in the precision of the input and widened by 16 units in the last place of what they sum up, not
-    by directed rounding. Counterexamples are forward passes of the network itself.
+    Bounds hold for the network as real arithmetic computes it with the given weights: they are computed in float64
+    and widened by 16 units in the last place of what they sum up, not by directed rounding, and 'holds' needs a
+    margin above 1e-6 (1 + margin). Counterexamples are forward passes of the network itself, in its own precision.
     """
 
     bound: Method = "crown"
@@ -57,17 +57,17 @@ class Certify:
         box = Box(*(t.to(device) for t in (property.lower, property.upper, property.label)))
         with evaluating(network), torch.no_grad():
             check(network, box)
-            program = read(network, box.lower[:1])
+            program = read(network, box.lower[:1], torch.float64)
         attack = PGD(self.pgd_steps, self.restarts, seed=self.seed)
         worst, seen = attack.attack(network, box, meter.left())
-        margin = torch.full((len(box.label),), -torch.inf, dtype=box.lower.dtype)
+        margin = torch.full((len(box.label),), -torch.inf, dtype=torch.float64)
         standing = torch.nonzero(seen >= 0)[:, 0]
         for some in self._batches(standing, meter):
             part = Box(box.lower[some], box.upper[some], box.label[some])
             margin[some] = margin_bound(program, part, self.bound).min(1).values.cpu()
         answers: list[Answer] = [
-            "violated" if s < 0 else "holds" if m > 0 else "unknown"
-            for s, m in zip(seen.tolist(), margin.tolist(), strict=True)
+            "violated" if s < 0 else "holds" if sure else "unknown"
+            for s, sure in zip(seen.tolist(), proves(margin).tolist(), strict=True)
         ]
         return Verdict(answers, margin, worst)
 
@@ -88,6 +88,11 @@ def margin_bound(program: Program, box: Box, bound: Method = "crown") -> Tensor:
             return lowest(program, program.output, rows, interval_bounds(program, interval), ends="interval")
         inner = "crown" if bound == "crown" else "interval"
         return tightest(program, rows, crown_bounds(program, interval, inner))
+
+
+def proves(margin: Tensor) -> Tensor:
+    """Whether lower bounds of margins, computed in float64, are far enough above 0 for rounding not to matter."""
+    return margin > 1e-6 * (1 + margin.abs())
 
 
 def margin_rows(label: Tensor, classes: int) -> Tensor:

@@ -15,7 +15,7 @@ from netwright.core.contracts import Box
 from netwright.core.task import Task
 from netwright.verify.bounds import Interval, Program, crown_bounds, read, tightest
 from netwright.verify.bounds.backward import lower_slopes
-from netwright.verify.certify import margin_bound, margin_rows
+from netwright.verify.certify import margin_bound, margin_rows, proves
 from netwright.verify.pgd import PGD
 
 EXAMPLES, HALVINGS, WIDEST = 20, 8, 0.256
@@ -31,7 +31,8 @@ CLAIM = Claim(
     "PGD (20 steps, 2 starts) gives the radius that cannot be proved",
     holds_if=(
         "on each network CROWN's mean certified radius is above Fast-Lin's and above interval propagation's (95 % "
-        "intervals above 0), and no certified radius exceeds the smallest that PGD broke"
+        "intervals above 0), and no certified radius exceeds the smallest that PGD broke; mixed if some of these six "
+        "differences are"
     ),
 )
 Proof = Callable[[Box], Tensor]
@@ -43,13 +44,13 @@ def measure(scale: Scale) -> Measured:
         for kind in ("mlp", "plain", "pgd"):
             network, task = subject(kind, seed)
             network = network.to(scale.device)
-            program = read(network, task.example()[0].to(scale.device))
+            program = read(network, task.example()[0].to(scale.device), torch.float64)
             attack = PGD(steps=20, restarts=2, seed=seed)
             arms: dict[str, Proof] = {
-                "interval": lambda box, p=program: margin_bound(p, box, "interval").min(1).values > 0,
-                "crown-ibp": lambda box, p=program: margin_bound(p, box, "crown-ibp").min(1).values > 0,
-                "fast-lin": lambda box, p=program: fast_lin(p, box) > 0,
-                "crown": lambda box, p=program: margin_bound(p, box, "crown").min(1).values > 0,
+                "interval": lambda box, p=program: proves(margin_bound(p, box, "interval").min(1).values),
+                "crown-ibp": lambda box, p=program: proves(margin_bound(p, box, "crown-ibp").min(1).values),
+                "fast-lin": lambda box, p=program: proves(fast_lin(p, box)),
+                "crown": lambda box, p=program: proves(margin_bound(p, box, "crown").min(1).values),
                 "pgd": lambda box, n=network, a=attack: a.attack(n, box)[1].to(box.lower.device) >= 0,
             }
             found = {arm: radii(proof, task, network) for arm, proof in arms.items()}
@@ -69,7 +70,7 @@ def measure(scale: Scale) -> Measured:
         for kind in kinds
         for other in ("fast-lin", "interval")
     }
-    wins = all(g["interval"][0] > 0 for g in gains.values())
+    wins = [g["interval"][0] > 0 for g in gains.values()]
     at = lambda kind, arm: mean(rows, f"{kind}: {arm}", "radius")
     listed = "; ".join(
         f"{kind} {at(kind, 'crown'):.4f} (Fast-Lin {at(kind, 'fast-lin'):.4f}, interval {at(kind, 'interval'):.4f}, "
@@ -79,7 +80,7 @@ def measure(scale: Scale) -> Measured:
     gain = {f"{k}: over fast-lin": at(k, "crown") / at(k, "fast-lin") - 1 for k in kinds}
     return Measured(
         rows,
-        "holds" if wins and sound else "mixed" if sound else "does not hold here",
+        "holds" if sound and all(wins) else "mixed" if sound and any(wins) else "does not hold here",
         f"Mean certified radius by CROWN: {listed}.",
         {**gains, **gain, "no certified radius above a broken one": sound},
     )

@@ -63,10 +63,13 @@ def tightest(
     """The better of both ends of `lowest`, for rows (B, R, outputs) of the network's output.
 
     The lines of CROWN can lie below an interval (relu(x) + relu(-x) >= x, but also >= 0), and intervals cost little.
+    -inf for an example whose bounds overflow somewhere: there is no line around a value of which nothing is known.
     """
     start = program.output
     intervals = lowest(program, start, rows, bounds, ends="interval")
-    return torch.maximum(intervals, lowest(program, start, rows, bounds, slopes))
+    least = torch.maximum(intervals, lowest(program, start, rows, bounds, slopes))
+    ends = [end.isfinite().flatten(1).all(1) for interval in bounds.values() for end in interval]
+    return torch.where(torch.stack(ends).all(0)[:, None], least, -torch.inf)
 
 
 def concretise(rows: Tensor, x: Interval) -> tuple[Tensor, Tensor]:

@@ -72,13 +72,14 @@ def weighted(step: Step, x: Interval, weight: int, bias: int | None) -> Interval
     """
     slack = rounding(x.lower)
     centre = torch.func.vmap(step)(x.centre)
+    factors = {name: abs(value) for name, value in step.kwargs.items()}  # addmm's alpha and beta
 
     def magnitudes(radius: Tensor) -> Tensor:
         args = step.arguments(radius)
         args[weight] = args[weight].abs()
         if bias is not None and len(args) > bias and args[bias] is not None:
             args[bias] = args[bias].abs() * slack
-        return step.apply(args)
+        return step.apply(args, factors)
 
     radius = torch.func.vmap(magnitudes)(x.radius + slack * (x.centre.abs() + x.radius))
     return Interval(centre - radius, centre + radius)

@@ -24,6 +24,9 @@ from netwright.verify.bounds.interval import Interval, averaged, corners, monoto
 from netwright.verify.bounds.program import Step
 
 Back = tuple[list[Tensor], Tensor]
+# Values in these are taken for real numbers. In others (whole numbers, truth values, half precision) an operator
+# rounds, and is not what its row says.
+REAL = (torch.float32, torch.float64)
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,7 @@ class Operator:
     affine: exact in the backward pass. mixes: a result takes in several elements of a source, so that intervals
     behind a second such step are no longer exact. undecided: which elements of the source the relaxation is
     inexact for, (B, *shape); tighter bounds of the others would change nothing.
-    admits: refuses a step whose arguments vary in a way that the row does not cover.
+    admits: refuses a step with arguments that the row does not cover, or that vary in a way that it does not.
     slopes: whether a trained lower slope is understood.
     """
 
@@ -53,7 +56,11 @@ def operator_of(step: Step) -> Operator:
         raise UnsupportedOperator(step.op, step.name, "the bound engine")
     if not row.admits(step):
         raise NotApplicable(
-            f"node '{step.name}' ({step.op}): the bound engine cannot read it with arguments that vary like this"
+            f"node '{step.name}' ({step.op}): the bound engine cannot read it with arguments like these"
+        )
+    if step.original not in REAL:
+        raise NotApplicable(
+            f"node '{step.name}' ({step.op}) computes in {step.original}; the bound engine reads float32 and float64"
         )
     return row
 
@@ -101,6 +108,12 @@ def _limits(step: Step) -> tuple[float, float]:
     return float(_argument(step, 1, "min", -math.inf)), float(_argument(step, 2, "max", math.inf))
 
 
+def _ordered(step: Step) -> bool:
+    """A clamp of one value whose limits are in order (in the other order it is a constant, not the nearer limit)."""
+    floor, ceiling = _limits(step)
+    return step.occurrences() == 1 and step.varies(0) and floor <= ceiling
+
+
 def _leak(step: Step) -> float:
     return float(_argument(step, 1, "negative_slope", 0.01))
 
@@ -126,10 +139,7 @@ _LEAKY = _activation(
     lambda step, x, slope=None: lines.leaky_relu(x, _leak(step), slope), lambda step, x: _crosses(x, 0.0),
     slopes=True, admits=lambda step: 0 <= _leak(step) <= 1,
 )  # fmt: skip
-_CLAMP = _activation(
-    lambda step, x: lines.clamp(x, *_limits(step)), _cuts,
-    admits=lambda step: step.occurrences() == 1 and step.varies(0),
-)  # fmt: skip
+_CLAMP = _activation(lambda step, x: lines.clamp(x, *_limits(step)), _cuts, admits=_ordered)
 _SIGMOID = _activation(lambda step, x: lines.sigmoid(x), lambda step, x: x.upper > x.lower)
 _TANH = _activation(lambda step, x: lines.tanh(x), lambda step, x: x.upper > x.lower)
 _MAXPOOL = Operator(
@@ -138,8 +148,13 @@ _MAXPOOL = Operator(
 )  # fmt: skip
 
 _MOVE = Operator(monotone, transpose)
+_CAST = Operator(monotone, transpose, admits=lambda step: step.kwargs.get("dtype") in (None, *REAL))
 _ELEMENTWISE = Operator(corners, transpose)
 _MEAN = Operator(averaged, transpose, mixes=True)
+# a negative divisor turns the mean around
+_WINDOW_MEAN = Operator(
+    averaged, transpose, mixes=True, admits=lambda step: _argument(step, 6, "divisor_override", 1) > 0
+)
 _SCALE = Operator(corners, transpose, admits=lambda step: step.occurrences() == 1)
 _FIRST = Operator(corners, transpose, admits=_only(0))
 
@@ -159,10 +174,11 @@ TABLE: dict[str, Operator] = {
     # sums and means
     **dict.fromkeys(
         ("aten.mean.dim", "aten.mean.default", "aten.sum.dim_IntList", "aten.sum.default",
-         "aten.avg_pool1d.default", "aten.avg_pool2d.default", "aten.avg_pool3d.default",
+         "aten.avg_pool1d.default",
          "aten._adaptive_avg_pool2d.default", "aten.adaptive_avg_pool1d.default",
          "aten._adaptive_avg_pool3d.default"), _MEAN,
     ),
+    **dict.fromkeys(("aten.avg_pool2d.default", "aten.avg_pool3d.default"), _WINDOW_MEAN),
     # element by element, affine in what varies
     **dict.fromkeys(
         ("aten.add.Tensor", "aten.add.Scalar", "aten.sub.Tensor", "aten.sub.Scalar", "aten.rsub.Scalar",
@@ -178,10 +194,11 @@ TABLE: dict[str, Operator] = {
          "aten.squeeze.dim", "aten.squeeze.dims", "aten.unsqueeze.default", "aten.expand.default",
          "aten.cat.default", "aten.slice.Tensor", "aten.select.int", "aten.split_with_sizes.default",
          "aten.split.Tensor", "aten.unbind.int", "aten.constant_pad_nd.default", "aten.clone.default",
-         "aten.alias.default", "aten._to_copy.default", "aten.index_select.default", "aten.flip.default",
+         "aten.alias.default", "aten.index_select.default", "aten.flip.default",
          "aten.reflection_pad2d.default", "aten.replication_pad2d.default", "aten.upsample_nearest2d.vec",
          "aten.repeat.default", "aten.pixel_shuffle.default"), _MOVE,
     ),
+    "aten._to_copy.default": _CAST,
     # activations and maxima
     "aten.relu.default": _RELU,
     "aten.leaky_relu.default": _LEAKY,

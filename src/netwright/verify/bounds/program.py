@@ -31,7 +31,8 @@ def _batch_norm(
     return (x * scale.reshape(shape) + shift.reshape(shape),)
 
 
-# These compute the same values; a view of a tensor that vmap has laid out its own way may need a copy.
+# These compute the same values; a view of a tensor that vmap has laid out its own way may need a copy. A cast is
+# one of them between the types that its row in the table admits.
 _TARGETS: dict[str, Callable[..., Any]] = {
     "aten.view.default": torch.reshape,
     "aten._unsafe_view.default": torch.reshape,
@@ -48,6 +49,7 @@ class Step:
     op: its ATen name; for the taking apart of a tuple, the name of what gave the tuple, and `part` which one.
     sources: the steps that it reads, each once. args: as the node's, with sources in their places.
     shape: of the result for one example, the batch dimension of one included where the network has one.
+    dtype: what is computed in; original: the type of the result in the network itself.
     """
 
     name: str
@@ -60,6 +62,7 @@ class Step:
     part: int | None = None
     dtype: torch.dtype = torch.float32
     device: torch.device | None = None
+    original: torch.dtype | None = None
 
     def __repr__(self) -> str:
         return f"{self.name}: {self.op}({', '.join(s.name for s in self.sources)}) {list(self.shape)}"
@@ -81,9 +84,9 @@ class Step:
         found = dict(zip(self.sources, values, strict=True))
         return [_fill(value, found) for value in self.args]
 
-    def apply(self, args: list[Any]) -> Tensor:
+    def apply(self, args: list[Any], kwargs: dict[str, Any] | None = None) -> Tensor:
         assert self.target is not None
-        result = self.target(*args, **self.kwargs)
+        result = self.target(*args, **(self.kwargs if kwargs is None else kwargs))
         return result if self.part is None else result[self.part]
 
     def __call__(self, *values: Tensor) -> Tensor:
@@ -117,7 +120,10 @@ class Program:
 
 
 def steps_of(network: nn.Module, example: Tensor, dtype: torch.dtype) -> Program:
-    """Trace a network of one input and one output, with its tensors in `dtype`."""
+    """Trace a network of one input and one output, to be run in `dtype`.
+
+    What does not depend on the input is computed as the network does, in its own types, and then taken to `dtype`.
+    """
     graph = trace(network, (example[:1],), level="core")
     if len(graph.inputs) != 1 or len(graph.outputs) != 1:
         raise NotApplicable(
@@ -144,20 +150,25 @@ class _Reader:
 
     def _node(self, node: Node) -> None:
         if node.op == INPUT:
-            self.steps[node] = Step(node.name, INPUT, node.shape, dtype=self.dtype, device=self.device)
+            self.steps[node] = Step(
+                node.name, INPUT, node.shape, dtype=self.dtype, device=self.device, original=node.dtype
+            )
         elif node.op in HELD:
-            tensor = self.graph.held(node).detach()
-            self.fixed[node] = tensor.to(self.dtype) if tensor.is_floating_point() else tensor
+            self.fixed[node] = self.graph.held(node).detach()
         elif node.op.startswith("aten.sym_size"):
             self.fixed[node] = node.args[0].shape[node.args[1]]
         elif node.target is operator.getitem and node.args[0] in self.tuples:
             whole = self.tuples[node.args[0]]
             self.steps[node] = Step(
                 node.name, whole.op, node.shape, whole.sources, whole.args, whole.kwargs, whole.target,
-                node.args[1], self.dtype, self.device,
+                node.args[1], self.dtype, self.device, node.dtype,
             )  # fmt: skip
         elif any(n in self.steps for n in node.inputs):
             self._varying(node)
+        elif torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
+            raise NotApplicable(
+                f"node '{node.name}' ({node.op}) draws at random; there is no one network to bound"
+            )
         elif node.target is not None:
             lookup = self.fixed.__getitem__
             kwargs = {k: replace(v, lookup) for k, v in node.kwargs.items()}
@@ -165,13 +176,16 @@ class _Reader:
 
     def _varying(self, node: Node) -> None:
         sources = tuple(dict.fromkeys(self.steps[n] for n in node.inputs if n in self.steps))
-        lookup = lambda n: self.steps[n] if n in self.steps else self.fixed[n]
+        lookup = lambda n: self.steps[n] if n in self.steps else self._taken(self.fixed[n])
         step = Step(
             node.name, node.op, node.shape, sources, replace(node.args, lookup),
             {k: replace(v, lookup) for k, v in node.kwargs.items()}, _TARGETS.get(node.op, node.target),
-            dtype=self.dtype, device=self.device,
+            dtype=self.dtype, device=self.device, original=node.dtype,
         )  # fmt: skip
         (self.steps if node.dtype is not None else self.tuples)[node] = step
+
+    def _taken(self, value: Any) -> Any:
+        return value.to(self.dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
 
 
 def _steps(value: Any) -> list[Step]:
