@@ -12,10 +12,14 @@ def flip_and_crop(images: Tensor, generator: torch.Generator, border: int = 4) -
 
     images: (B, C, H, W), normalised, so that the zeros that come in are the mean colour.
     """
+    flip = torch.rand(len(images), generator=generator) < 0.5
+    return shift(torch.where(flip[:, None, None, None], images.flip(3), images), generator, border)
+
+
+def shift(images: Tensor, generator: torch.Generator, border: int, fill: float = 0.0) -> Tensor:
+    """Each image (B, C, H, W) shifted by up to `border` pixels each way; `fill` comes in from outside."""
     count, _, height, width = images.shape
-    flip = torch.rand(count, generator=generator) < 0.5
-    images = torch.where(flip[:, None, None, None], images.flip(3), images)
-    padded = F.pad(images, (border,) * 4)
+    padded = F.pad(images, (border,) * 4, value=fill)
     top, left = torch.randint(0, 2 * border + 1, (2, count, 1), generator=generator)
     rows = (top + torch.arange(height))[:, None, :, None]
     columns = (left + torch.arange(width))[:, None, None, :]

@@ -1,81 +1,117 @@
-"""What the distillation paper says, measured here."""
+"""What the distillation paper says, measured here: in its own setting, and on a student made by pruning."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
+from typing import Any
+
+from torch import nn
 
 from netwright.claims.record import Claim, Measured, Scale
 from netwright.claims.statistics import difference, mean
-from netwright.claims.testbeds import testbed
+from netwright.claims.testbeds import fresh
 from netwright.compress.distil import Distillation
 from netwright.core.budget import Budget
 from netwright.core.cost import cost
 from netwright.core.fit import Fit
 from netwright.core.metrics import evaluate
-from netwright.core.network import clone
+from netwright.core.network import clone, seeded
+from netwright.core.task import Task
+from netwright.data import task as named_task
+from netwright.data.augment import shift
+from netwright.models import build
 
 CLAIM = Claim(
     slug="distillation",
-    paper="MNIST: a small network makes 146 errors, taught by a larger one (67 errors) 74",
+    paper="MNIST: a network makes 146 errors, taught by a larger one (67 errors) 74",
     setting=(
-        "CNN of widths 16-32-64 as teacher, the same pruned to a quarter of the multiply-accumulates as student, new "
-        "weights; Fashion-MNIST, 10,000 training images, 20 epochs; the student alone for equally many steps, and "
-        "for so many more as the teacher's forward passes cost; accuracy on all 10,000 test images"
+        "10,000 training images, accuracy on 10,000 test images; each student alone for equally many steps, and for so "
+        "many more as the teacher's forward passes cost. MLP, as in the paper: MNIST; teacher 1200-1200 with dropout "
+        "on digits shifted by up to 2 pixels, 20 epochs; student 800-800 without either, 10 epochs, temperature 20, "
+        "weight 0.9. CNN: Fashion-MNIST; teacher of widths 16-32-64, 15 epochs; student the same pruned to a quarter "
+        "of the multiply-accumulates with new weights, 20 epochs, the method's own temperature 2 and weight 0.5"
     ),
-    holds_if="taught beats alone at equal steps in accuracy, the 95 % interval over seeds above 0",
+    holds_if=(
+        "taught beats alone at equal steps in accuracy, the 95 % interval over seeds above 0, for both; mixed if for "
+        "one of them"
+    ),
 )
 
 
 def measure(scale: Scale) -> Measured:
-    rows = []
-    for seed in scale.seeds:
-        teacher, task = testbed("fashion-cnn", seed)
-        taught = Distillation(seed=seed)
-        student = taught.new_student(teacher, task)
-        taught = replace(taught, student=student)
-        heavy, light = (cost(n, task.example()).macs for n in (teacher, student))
-        # a step of training costs about three forward passes
-        longer = taught.epochs * (1 + heavy / (3 * light))
-        alone = Fit(epochs=taught.epochs, lr=taught.lr, weight_decay=taught.weight_decay, seed=seed)
-        lonely, patient = clone(student), clone(student)
-        alone(lonely, task)
-        replace(alone, epochs=longer)(patient, task)
-        arms = {
-            "teacher": (teacher, 0.0),
-            "taught": (taught(teacher, task, Budget()), taught.epochs),
-            "alone": (lonely, alone.epochs),
-            "alone, equal cost": (patient, longer),
-        }
-        for arm, (network, epochs) in arms.items():
-            macs = cost(network, task.example()).macs
-            rows.append(
-                {"arm": arm, "seed": seed, "macs": macs, "epochs": epochs, **evaluate(network, task, "test")}
-            )
-    gain = difference(rows, "taught", "alone", "accuracy")
-    dear = difference(rows, "taught", "alone, equal cost", "accuracy")
-    percent = {
-        arm: f"{100 * mean(rows, arm, 'accuracy'):.2f}"
-        for arm in ("teacher", "taught", "alone", "alone, equal cost")
-    }
-    verdict = "holds" if gain["interval"][0] > 0 else "does not hold here"
+    rows = [row for seed in scale.seeds for bed in (perceptrons, convolutions) for row in bed(seed)]
+    kinds = ("MLP", "CNN")
+    gains = {kind: difference(rows, f"{kind}: taught", f"{kind}: alone", "accuracy") for kind in kinds}
+    dear = {kind: difference(rows, f"{kind}: taught", f"{kind}: longer", "accuracy") for kind in kinds}
+    wins = [gain["interval"][0] > 0 for gain in gains.values()]
+    percent = lambda kind, arm: f"{100 * mean(rows, f'{kind}: {arm}', 'accuracy'):.2f}"
+    listed = "; ".join(
+        f"{kind}: taught {percent(kind, 'taught')} %, alone {percent(kind, 'alone')} % at equal steps "
+        f"({100 * gains[kind]['mean']:+.2f} points [{100 * gains[kind]['interval'][0]:.2f}, "
+        f"{100 * gains[kind]['interval'][1]:.2f}]) and {percent(kind, 'longer')} % at equal cost, "
+        f"teacher {percent(kind, 'teacher')} %"
+        for kind in kinds
+    )
     return Measured(
         rows=rows,
-        verdict=verdict,  # type: ignore[arg-type]
-        summary=(
-            f"taught {percent['taught']} %, alone {percent['alone']} % at equal steps ({100 * gain['mean']:+.2f} "
-            f"points [{100 * gain['interval'][0]:.2f}, {100 * gain['interval'][1]:.2f}]) and "
-            f"{percent['alone, equal cost']} % at equal cost; teacher {percent['teacher']} %"
-        ),
+        verdict="holds" if all(wins) else "mixed" if any(wins) else "does not hold here",
+        summary=listed,
         figures={
-            "accuracy, taught against alone": gain,
-            "accuracy, taught against alone at equal cost": dear,
-            "nll, taught against alone": difference(rows, "taught", "alone", "nll"),
+            **{f"{kind}: accuracy, taught against alone": gain for kind, gain in gains.items()},
+            **{f"{kind}: accuracy, taught against alone at equal cost": gain for kind, gain in dear.items()},
         },
         notes=(
-            "The temperature (4) and weight (0.9) were not tuned. A first run of this claim, with a tenth of the "
-            "multiply-accumulates and 6 epochs, which leave the student far from trained, had the taught one at "
-            "61.29 % and the one alone at 73.33 % at equal steps: high temperatures learn slowly. This run has the "
-            "method's default strength and epochs. At equal cost the student alone sees the data "
-            "several times more often, which the paper does not compare."
+            "The paper's student overfits, and soft targets hold it back; it does not compare at equal cost. The small "
+            "CNN is far from overfitting in 20 epochs: an earlier run with temperature 4, weight 0.9 and a weaker "
+            "teacher (5 epochs) had it 2.7 points below the one alone, which is why the method's own are 2 and 0.5."
         ),
     )
+
+
+def perceptrons(seed: int) -> Iterable[dict[str, Any]]:
+    """The paper's MNIST experiment on fewer images and for fewer epochs."""
+    task = named_task("mnist", limit=10_000)
+    with seeded(seed):
+        teacher = nn.Sequential(
+            nn.Flatten(), nn.Dropout(0.2), nn.Linear(784, 1200), nn.ReLU(), nn.Dropout(0.5), nn.Linear(1200, 1200),
+            nn.ReLU(), nn.Dropout(0.5), nn.Linear(1200, 10),
+        )  # fmt: skip
+        student = build("mlp", task.input_shape, task.outputs, widths=(800, 800))
+    jitter = replace(task, augment=lambda x, generator: shift(x, generator, 2, fill=float(x.amin())))
+    Fit(epochs=20, weight_decay=0.0, seed=seed)(teacher, jitter)
+    taught = Distillation(
+        student, epochs=10, temperature=20.0, alpha=0.9, lr=1e-3, weight_decay=0.0, seed=seed
+    )
+    return arms("MLP", teacher, taught, task)
+
+
+def convolutions(seed: int) -> Iterable[dict[str, Any]]:
+    """A CNN made smaller, as `improve` would."""
+    teacher, task, fit = fresh("fashion-cnn", seed)
+    replace(fit, epochs=15)(teacher, task)
+    taught = Distillation(seed=seed)
+    return arms("CNN", teacher, replace(taught, student=taught.new_student(teacher, task)), task)
+
+
+def arms(kind: str, teacher: nn.Module, taught: Distillation, task: Task) -> Iterable[dict[str, Any]]:
+    student = taught.new_student(teacher, task)
+    heavy, light = (cost(network, task.example()).macs for network in (teacher, student))
+    # a step of training costs about three forward passes
+    longer = taught.epochs * (1 + heavy / (3 * light))
+    alone = Fit(epochs=taught.epochs, lr=taught.lr, weight_decay=taught.weight_decay, seed=taught.seed)
+    lonely, patient = clone(student), clone(student)
+    alone(lonely, task)
+    replace(alone, epochs=longer)(patient, task)
+    networks = {
+        "teacher": (teacher, 0.0),
+        "taught": (taught(teacher, task, Budget()), taught.epochs),
+        "alone": (lonely, alone.epochs),
+        "longer": (patient, longer),
+    }
+    for arm, (network, epochs) in networks.items():
+        macs = cost(network, task.example()).macs
+        yield {
+            "arm": f"{kind}: {arm}", "seed": taught.seed, "macs": macs, "epochs": epochs,
+            **evaluate(network, task, "test"),
+        }  # fmt: skip
