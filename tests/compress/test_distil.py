@@ -1,4 +1,4 @@
-"""The loss against float64 by hand, its gradient's limit, and that a student really follows its teacher."""
+"""The method `distillation`: its loss by hand and by the paper, its students, what it charges."""
 
 import pytest
 import torch
