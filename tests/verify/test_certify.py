@@ -18,7 +18,7 @@ from netwright.verify.pgd import PGD
 
 
 def test_margin_rows():
-    rows = margin_rows(torch.tensor([2, 0]), 3)
+    rows = margin_rows(torch.tensor([2, 0]), 3, torch.float64)
     assert rows.tolist() == [[[-1, 0, 1], [0, -1, 1]], [[1, -1, 0], [1, 0, -1]]]
 
 

@@ -83,7 +83,7 @@ def margin_bound(program: Program, box: Box, bound: Method = "crown") -> Tensor:
     """Lower bounds (B, C-1) of output[label] - output[k] over each box, k running over the other classes."""
     interval = Interval(box.lower, box.upper)
     with torch.no_grad():
-        rows = margin_rows(box.label, program.output.size).to(program.input.dtype)
+        rows = margin_rows(box.label, program.output.size, program.input.dtype)
         if bound == "interval":
             return lowest(program, program.output, rows, interval_bounds(program, interval), ends="interval")
         inner = "crown" if bound == "crown" else "interval"
@@ -95,9 +95,9 @@ def proves(margin: Tensor) -> Tensor:
     return margin > 1e-6 * (1 + margin.abs())
 
 
-def margin_rows(label: Tensor, classes: int) -> Tensor:
+def margin_rows(label: Tensor, classes: int, dtype: torch.dtype) -> Tensor:
     """(B,) -> (B, C-1, C): row k of an example is e_label - e_k, over the classes that are not its label."""
-    eye = torch.eye(classes, device=label.device)
+    eye = torch.eye(classes, dtype=dtype, device=label.device)
     rows = eye[label][:, None] - eye[None]
     others = eye[label] == 0
     return rows[others].reshape(len(label), classes - 1, classes)

@@ -117,6 +117,6 @@ def fast_lin(program: Program, box: Box) -> Tensor:
     parallel = lambda x: x.upper.clamp(min=0) / (x.upper.clamp(min=0) - x.lower.clamp(max=0)).clamp_min(1e-12)
     with torch.no_grad():
         bounds = crown_bounds(program, Interval(box.lower, box.upper), slope_of=parallel)
-        rows = margin_rows(box.label, program.output.size)
+        rows = margin_rows(box.label, program.output.size, program.input.dtype)
         slopes = lower_slopes(program, bounds, parallel)
         return tightest(program, rows, bounds, slopes).min(1).values
