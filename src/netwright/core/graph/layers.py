@@ -65,6 +65,7 @@ def _channels(
     if groups == len(inner):  # depthwise: a channel and what is made of it go together
         if transposed:
             classes.merge(inner, rows, because)
+            classes.fix(columns, because)
             return inner.repeat_interleave(weight.shape[1])
         outer = inner.repeat_interleave(weight.shape[0] // groups)
         classes.merge(outer, rows, because)

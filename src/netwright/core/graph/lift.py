@@ -19,9 +19,10 @@ from netwright.core.errors import NotApplicable
 from netwright.core.graph.cut import Orders, sliced
 from netwright.core.graph.groups import Dependencies, Pattern
 from netwright.core.graph.ir import BUFFER, CONSTANT, HELD, INPUT, Node, replace
-from netwright.core.graph.rules import kind
+from netwright.core.graph.rules import CREATING, kind
 
 _aten = torch.ops.aten
+_CONVOLUTIONS = tuple(f"{name}{n}d" for name in ("conv", "conv_transpose") for n in (1, 2, 3))
 _LEAVES: dict[str, tuple[type[nn.Module], ...]] = {
     "linear": (nn.Linear,), "embedding": (nn.Embedding,), "layer_norm": (nn.LayerNorm,),
     "group_norm": (nn.GroupNorm,), "prelu": (nn.PReLU,),
@@ -42,6 +43,11 @@ class BatchNorm(nn.Module):
     ) -> Tensor:
         training = self.training or mean is None
         return F.batch_norm(x, mean, var, weight, bias, training, self.momentum, self.eps)
+
+
+def create(name: str, *args: Any, **kwargs: Any) -> Tensor:
+    """torch's function of that name, which makes a tensor from sizes alone."""
+    return getattr(torch, name)(*args, **kwargs)
 
 
 def lift(small: nn.Module, found: Dependencies, axes: Orders, gone: Tensor) -> fx.GraphModule:
@@ -108,6 +114,10 @@ class _Lift:
             name, inputs = module
             return self.graph.call_module(name, inputs)
         assert target is not None
+        if kind(node) in CREATING and not kind(node).startswith("new_"):
+            made = self.graph.call_function(create, (kind(node), *args), kwargs)
+            made.meta["is_wrapped"] = True  # kept whole when the network is unpickled
+            return made
         return self.graph.call_function(target, args, kwargs)
 
     def _module(self, node: Node, args: tuple[Any, ...]) -> tuple[str, tuple[Any, ...]] | None:
@@ -255,6 +265,6 @@ _RESIZE: dict[str, Callable[[_Lift, Node], Any]] = {
     **dict.fromkeys(("chunk", "split", "split_with_sizes", "unsafe_chunk", "unsafe_split"), _Lift.split),
     "slice": _Lift.slice, "select": _Lift.select, "constant_pad_nd": _Lift.pad, "pad": _Lift.pad,
     "layer_norm": _Lift.layer_norm, "rms_norm": _Lift.layer_norm, "group_norm": _Lift.group_norm,
-    **dict.fromkeys(("conv1d", "conv2d", "conv3d", "conv_transpose2d"), _Lift.convolution),
+    **dict.fromkeys(_CONVOLUTIONS, _Lift.convolution),
     "zeros": _Lift.zeros,
 }  # fmt: skip

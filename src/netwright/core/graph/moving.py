@@ -29,16 +29,18 @@ POSITIONAL = {"roll", "repeat_interleave", "index_select", "index", "diagonal", 
 
 def moving(analysis: Analysis, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Run the operator on labels, or on the positions of a held tensor."""
-    assert node.target is not None
     if kind(node) in ("index", "index_select"):
         return _indexed(analysis, node, args, kwargs)
+    # labels lie in memory in another way than the elements do, so a view of them may be none
+    target = torch.ops.aten.reshape.default if kind(node) in ("view", "_unsafe_view") else node.target
+    assert target is not None
     if isinstance(args[0], Held) and not any(isinstance(a, Tensor) for a in args[1:]):
-        return args[0].moved(lambda positions: node.target(positions, *args[1:], **kwargs))  # type: ignore[misc]
+        return args[0].moved(lambda positions: target(positions, *args[1:], **kwargs))
     inputs = [analysis.labels(a) for a in (args[0] if isinstance(args[0], (list, tuple)) else [args[0]])]
     if kind(node) in POSITIONAL or (kind(node) == "slice" and (*args, 1, 1, 1, 1)[4] != 1):
         _fix_moved(analysis, node, inputs[0], args, kwargs)
     first = inputs if isinstance(args[0], (list, tuple)) else inputs[0]
-    result = node.target(first, *(_plain(a) for a in args[1:]), **kwargs)
+    result = target(first, *(_plain(a) for a in args[1:]), **kwargs)
     return list(result) if isinstance(result, (list, tuple)) else result
 
 
@@ -88,7 +90,7 @@ def _indexed(analysis: Analysis, node: Node, args: tuple[Any, ...], kwargs: dict
 
 
 def padding(analysis: Analysis, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Padding with a constant: free elements, or new units along a dimension that has units."""
+    """Padding with a constant: more of the same units, or new ones along a dimension that has units."""
     if len(args) > 2 and isinstance(args[2], str) and args[2] != "constant":
         return analysis.unknown(node, args, kwargs, f"pads by {args[2]}")
     labels = analysis.labels(args[0])
@@ -105,7 +107,7 @@ def padding(analysis: Analysis, node: Node, args: tuple[Any, ...], kwargs: dict[
                 view = [amount if d == dim else 1 for d in range(labels.dim())]
                 extra = analysis.classes.fresh(amount).view(view).expand(shape)
             else:
-                extra = torch.tensor(0).expand(shape)
+                extra = labels.narrow(dim, 0, 1).expand(shape)  # what it pads: the same units
             labels = torch.cat([extra, labels] if front else [labels, extra], dim)
     return labels
 

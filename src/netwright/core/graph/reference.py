@@ -11,6 +11,7 @@ from torch import Tensor
 from netwright.core.graph.cut import removed_labels
 from netwright.core.graph.groups import Dependencies
 from netwright.core.graph.ir import Node
+from netwright.core.graph.moving import MOVING
 from netwright.core.graph.rules import kind
 
 
@@ -53,13 +54,23 @@ def masked_outputs(
             value = _normalised(kind(node), over, args, kwargs)
         else:
             value = node.target(*args, **kwargs)
-        if isinstance(value, Tensor) and value.is_floating_point():
-            stays = mask(node, value)
-            return value if stays is None else value * stays
-        return value
+        stays = mask(node, value) if isinstance(value, Tensor) and value.is_floating_point() else None
+        if stays is None or _moves(node):
+            return value
+        # filled, since what is silenced may be no number; in place where others see the same memory
+        return value.masked_fill_(~stays, 0) if _in_place(node) else value.masked_fill(~stays, 0)
 
     with torch.no_grad():
         return found.graph.run(inputs, rule, hold)
+
+
+def _moves(node: Node) -> bool:
+    """Whether it shows elements of its arguments, which are silenced already (and may be written through it)."""
+    return kind(node.args[0] if node.op == "operator.getitem" else node) in MOVING
+
+
+def _in_place(node: Node) -> bool:
+    return node.op.startswith("aten.") and node.op.split(".")[1].endswith("_")
 
 
 def _normalised(name: str, stays: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:

@@ -223,4 +223,4 @@ def lookup(node: Node) -> Rule | None:
         if name in names:
             return rule
     tags = getattr(node.target, "tags", ())
-    return pointwise if torch.Tag.pointwise in tags or name.endswith("_like") else None
+    return pointwise if torch.Tag.pointwise in tags or name.endswith("_like") or name == "copy" else None
