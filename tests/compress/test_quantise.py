@@ -222,6 +222,27 @@ def test_a_shared_layer_is_stored_once_and_rounded_at_each_place(tmp_path) -> No
     export(small, (x[:4],), tmp_path / "twice.onnx")
 
 
+def test_a_weight_that_is_read_as_floats_too_stays_beside_its_packed_layers(tmp_path) -> None:
+    class Reader(nn.Module):
+        """A table looked up and added as it is; a layer whose weight is used again, turned round."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.table, self.mix = nn.Embedding(7, 7), nn.Linear(7, 7)
+
+        def forward(self, words):
+            found = self.mix(self.table(words) + self.table.weight).relu()
+            return (found @ self.mix.weight).mean(1)
+
+    network = Reader().eval()
+    words = torch.randint(0, 7, (60, 7))
+    task = Task.from_arrays(words, torch.arange(60) % 3)
+    for method in (StaticInt8(), DynamicInt8()):
+        small = method(network, task, Budget())
+        assert (small(words) - network(words)).norm() / network(words).norm() < 0.03
+        export(small, (words[:4],), tmp_path / "reader.onnx")
+
+
 def test_recurrent_layers_and_embeddings_hold_int8() -> None:
     class Reader(nn.Module):
         def __init__(self) -> None:

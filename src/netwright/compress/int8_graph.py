@@ -187,13 +187,15 @@ def pack(module: fx.GraphModule, bits: int, static: bool) -> int:
     and recurrent layers hold 8-bit weights and compute in float either way.
     """
     quantiser = Quantiser(Uniform(bits))
-    names = _Names(module)
     # a packed layer takes the place of its weight's owner, so all tensors are looked up first
     found = [
         (node, node.args[1].target, weight, _bias(module, node))
         for node, weight in layers(module, CONVOLUTIONS | LINEAR)
     ]
     tables = list(_tables(module))
+    replaced = {node for node, *_ in (*found, *tables)}
+    read = [n for n in module.graph.nodes if n.op == "get_attr" and n not in replaced]
+    names = _Names(module, {n.target for n in read if any(user not in replaced for user in n.users)})
     twins: dict[str, nn.Parameter] = {}
 
     def put(node: fx.Node, path: str, made: nn.Module, args: tuple[Any, ...]) -> None:
@@ -242,16 +244,21 @@ def _bias(module: fx.GraphModule, node: fx.Node) -> Tensor | None:
 
 
 class _Names:
-    """Names for packed layers: 'stage1.0.conv1' for the weight 'stage1.0.conv1.weight'."""
+    """Names for packed layers: 'stage1.0.conv1' for the weight 'stage1.0.conv1.weight'.
 
-    def __init__(self, module: fx.GraphModule) -> None:
+    kept: tensors that something else reads too, as floats; so their owner stays.
+    """
+
+    def __init__(self, module: fx.GraphModule, kept: set[str]) -> None:
+        self.kept = kept
         self.held = [name for name, _ in (*module.named_parameters(), *module.named_buffers())]
         self.given: dict[str, int] = {}
 
     def of(self, path: str) -> str:
         owner, _, last = path.rpartition(".")
         name = owner if last == "weight" and owner else f"{path}_packed"
-        if any(h.startswith(f"{name}.") and h not in (f"{name}.weight", f"{name}.bias") for h in self.held):
+        own = {f"{name}.weight", f"{name}.bias"}
+        if own & self.kept or any(h.startswith(f"{name}.") and h not in own for h in self.held):
             name = f"{path}_packed"
         self.given[name] = self.given.get(name, 0) + 1
         return name if self.given[name] == 1 else f"{name}_{self.given[name]}"
