@@ -107,20 +107,20 @@ def _expected(
 
 
 def _probes(first: Probe) -> list[Probe]:
-    """The example and noise as large: on one input alone, a unit that is wrong may be silent.
+    """The example and noise like it: on one input alone, a unit that is wrong may be silent.
 
-    Whole numbers stay those of the example. An example that is constant would hide differences, and goes.
+    An example that is constant would hide differences, and goes.
     """
     floats = [t for t in first if t.is_floating_point() and t.numel() > 1]
     with seeded(0):
-        noise = [
-            tuple(_noise(t) if t.is_floating_point() and t.numel() > 1 else t for t in first)
-            for _ in range(_NOISE)
-        ]
+        noise = [tuple(_noise(t) if t.numel() > 1 else t for t in first) for _ in range(_NOISE)]
     return noise if any(bool((t == t.flatten()[0]).all()) for t in floats) else [first, *noise]
 
 
 def _noise(like: Tensor) -> Tensor:
+    """Numbers as large; whole numbers are drawn from those that are there, which the network takes."""
+    if not like.is_floating_point():
+        return like.flatten()[torch.randint(like.numel(), like.shape).to(like.device)]
     size = like.float().square().mean().sqrt()
     return (torch.randn(like.shape).to(like.device) * (size if size > 0 else 1.0)).to(like.dtype)
 
