@@ -77,6 +77,12 @@ FORMS: dict[str, tuple[list, dict, list, int]] = {
         [3, 8, 9],
         12,
     ),
+    "largest, unequal, ceil": (
+        [N("MaxPool", ["x"], ["y"], kernel_shape=[3, 3], strides=[2, 2], pads=[0, 1, 2, 1], ceil_mode=1)],
+        {},
+        [3, 8, 9],
+        12,
+    ),
     "largest, unequal": (
         [N("MaxPool", ["x"], ["y"], kernel_shape=[3, 2], strides=[2, 2], pads=[0, 1, 2, 0])],
         {},

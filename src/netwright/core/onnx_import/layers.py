@@ -162,11 +162,16 @@ def _cuts(
 def _max_pool(e: Emitter, n: Node) -> Results:
     n.only_first_output()
     kernel = n.attribute("kernel_shape")
+    ceil = bool(n.attribute("ceil_mode", 0))
     w = _window(e, n, n.operand(0), kernel, -torch.inf)
     layer = _rank(n, _MAX, len(kernel))
-    return e.module(
-        layer(kernel, w.stride, w.pads, w.dilation, ceil_mode=bool(n.attribute("ceil_mode", 0))), w.x
-    )
+    made = e.module(layer(kernel, w.stride, w.pads, w.dilation, ceil_mode=ceil), w.x)
+    if w.outside and ceil:  # no window may begin in the padding behind
+        before = w.outside[-2::-2]
+        for axis, (front, stride) in enumerate(zip(before, w.stride, strict=True), start=2):
+            count = (e.size(n.operand(0), axis) + front - 1) // stride + 1
+            made = e.call(operator.getitem, made, (*[slice(None)] * axis, slice(None, count)))
+    return made
 
 
 @reads("AveragePool")
