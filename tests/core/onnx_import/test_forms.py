@@ -247,6 +247,17 @@ FORMS: dict[str, tuple[list, dict, list, int]] = {
         [4, 5, 6],
         13,
     ),
+    "one of two states": (
+        [
+            N("Transpose", ["x"], ["t"], perm=[1, 0, 2]),
+            N("ReduceMax", ["t"], ["c"], axes=[0]),
+            N("LSTM", ["t", "w", "r", "", "", "", "c"], ["", "h"], hidden_size=4),
+            N("Transpose", ["h"], ["y"], perm=[1, 0, 2]),
+        ],
+        {"w": weights(1, 16, 4), "r": weights(1, 16, 4)},
+        [6, 4],
+        14,
+    ),
     "eye": (
         [N("EyeLike", ["w"], ["e"], k=1), N("MatMul", ["x", "e"], ["y"])],
         {"w": weights(4, 6)},

@@ -90,8 +90,8 @@ def _state(e: Emitter, n: Node, x: Any, batch_axis: int) -> Any:
     given: list[Any] = [n.inputs[i] if n.has(i) else None for i in ((5, 6) if n.op == "LSTM" else (5,))]
     if all(v is None or _is_zero(v) for v in given):
         return None
-    if any(v is None for v in given):
-        raise n.refuse("with only one of its two initial states")
+    present = next(v for v in given if v is not None)  # an LSTM may be given one of its two
+    given = [e.call(torch.zeros_like, present) if v is None else v for v in given]
     if batch_axis == 0:
         given = [e.method("transpose", v, 0, 1) for v in given]
     if e.batch == 1:  # a state for the one example of a file that fixes the batch serves every example
