@@ -111,6 +111,22 @@ def test_several_inputs_and_outputs(tmp_path: Path) -> None:
     assert names == ["input_0", "input_1"]
 
 
+@pytest.mark.parametrize("suffix", [".onnx", ".pt2"])
+def test_a_network_that_writes_to_its_input_and_gives_none(suffix: str, tmp_path: Path) -> None:
+    class Writing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(4, 3)
+
+        def forward(self, x: Tensor) -> tuple[Tensor, None]:
+            return self.layer(x.sub_(0.5).div_(0.2)), None
+
+    x = torch.rand(2, 4)
+    before = x.clone()
+    assert export(Writing(), (x,), tmp_path / f"m{suffix}").max_error < 1e-5
+    assert torch.equal(x, before)
+
+
 def test_a_batch_that_the_network_fixes(tmp_path: Path) -> None:
     made = export(PairsOnly(), (torch.randn(2, 8),), tmp_path / "m.pt2")
     assert not made.dynamic_batch

@@ -177,7 +177,7 @@ def _onnx_bytes(
 ) -> bytes:
     """The finished ONNX file, from the program or, without one, by running the network under the tracer."""
     with torch.no_grad():
-        outputs = _names("output", len(tree_leaves(subject(*inputs))))
+        outputs = _names("output", len(_outputs(subject, inputs)))
     given = _names("input", len(inputs))
     axes = {name: {0: "batch"} for name in given + outputs} if dynamic else None
     buffer: Any = io.BytesIO()
@@ -239,7 +239,7 @@ def _prove(subject: nn.Module, inputs: tuple[Tensor, ...], path: Path, dynamic: 
     worst = 0.0
     for tried in _trials(inputs, dynamic):
         with torch.no_grad():
-            expected = tree_leaves(subject(*tried))
+            expected = _outputs(subject, tried)
         got = run(tried)
         if len(got) != len(expected):
             raise NetwrightError(f"the file gives {len(got)} outputs, the network {len(expected)}")
@@ -267,7 +267,12 @@ def _runner(path: Path) -> tuple[Callable[[tuple[Tensor, ...]], list[Tensor]], f
         program = torch.export.load(io.BytesIO(path.read_bytes()))  # written by us a moment ago
         module = program.module(check_guards=False)
     quantises = any("quantize" in str(node.target) for node in program.graph.nodes)
-    return lambda inputs: tree_leaves(module(*inputs)), TOLERANCE_QUANTISED if quantises else TOLERANCE
+    return partial(_outputs, module), TOLERANCE_QUANTISED if quantises else TOLERANCE
+
+
+def _outputs(network: nn.Module, inputs: tuple[Tensor, ...]) -> list[Tensor]:
+    """The tensors among its outputs (None is none of a file's). The inputs stay, should the network write to them."""
+    return [t for t in tree_leaves(network(*(t.clone() for t in inputs))) if isinstance(t, Tensor)]
 
 
 def _trials(inputs: tuple[Tensor, ...], dynamic: bool) -> Iterator[tuple[Tensor, ...]]:
