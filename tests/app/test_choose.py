@@ -70,6 +70,15 @@ def test_the_one_that_lacks_least_stands_in():
     assert pick(rows, Target(faster=2)).row["key"] == "a"
 
 
+def test_of_those_that_lack_alike_the_most_accurate_stands_in():
+    rows = [
+        row("a", accuracy=0.24, latency=0.95),
+        row("b", accuracy=0.97, latency=0.96),
+        row("c", latency=1.2),
+    ]
+    assert pick(rows, Target(faster=2, max_drop=0.8)).row["key"] == "b"
+
+
 def test_failed_trials_keep_their_reason():
     choice = pick([row("x", status="failed", reason="out of memory"), row("a")], Target(faster=2))
     assert choice.why["x"] == "out of memory"

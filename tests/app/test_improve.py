@@ -1,6 +1,7 @@
 """The main job, end to end, on embedded data."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 import torch
 
 import netwright as nw
+from netwright.app import improve
 from netwright.core.network import seeded
 from netwright.data import task as open_task
 
@@ -124,6 +126,33 @@ def test_what_cannot_be_met_is_written_all_the_same(network, task, tmp_path):
     assert not result.met
     assert {p.name for p in tmp_path.iterdir()} >= FILES
     assert "only" in result.trials[0]["why"]
+
+
+def test_before_and_after_are_shown_on_the_same_data(result, network, task, capsys):
+    nw.improve(
+        network, task, smaller=2, max_drop=0.05, budget=10, methods=["static-int8", "taylor-pruning"],
+        out=result.folder, quiet=False,
+    )  # fmt: skip
+    said = capsys.readouterr().out
+    shown = said[said.index(f"on {len(task.test)} test examples") :]
+    for when, figures in (("before", result.before), ("after", result.after)):
+        assert re.search(rf"{when} +{100 * figures['accuracy']:.1f} % accuracy", shown), said
+
+
+@pytest.mark.parametrize("bad", [{"faster": 0.5}, {"smaller": float("inf")}, {"max_drop": 5}])
+def test_a_target_that_cannot_be_asked_for_is_refused(network, task, tmp_path, bad):
+    with pytest.raises(nw.NetwrightError, match=r"cannot be asked for|no fraction"):
+        nw.improve(network, task, **bad, out=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_target_missed_by_a_hair_does_not_read_as_met(result):
+    job = improve._Job.__new__(improve._Job)
+    job.target, job.metric, job.task = nw.Target(faster=2, max_drop=0.01), "accuracy", result.task
+    before, after = {"accuracy": 0.95, "bytes": 10}, {"accuracy": 0.9396, "bytes": 5, "onnx_ratio": 1 / 1.996}
+    met, sentence = job._judge(before, after)
+    assert not met
+    assert sentence.startswith("2.00x faster, 2.00x smaller, 1.04 points less accurate")
 
 
 def test_an_exported_file_is_improved_and_its_own_normalisation_is_noticed(result, task, tmp_path):

@@ -29,6 +29,12 @@ def test_a_small_budget_tries_fewer():
     assert sum(catalogue.method(t.slug).trains for t in trials) == 1
 
 
+@pytest.mark.parametrize("target", [Target(faster=20), Target(faster=1000), Target(smaller=20)])
+def test_no_trial_is_planned_twice_where_strengths_end(target):
+    trials = plan.first_round(target, None, Budget(seconds=100), 0)
+    assert len({t.key for t in trials}) == len(trials)
+
+
 def test_a_plan_repeats_so_that_an_interrupted_study_continues():
     first, second = (plan.first_round(TARGET, None, Budget(seconds=100), 0) for _ in range(2))
     assert [t.key for t in first] == [t.key for t in second]

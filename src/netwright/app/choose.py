@@ -40,7 +40,8 @@ def shortfalls(row: Row, original: Row, target: Target, metric: str) -> dict[str
 
 def choose(rows: Sequence[Row], original: Row, target: Target, metric: str, examples: int) -> Choice:
     """Among the rows that meet what was asked: the fastest (smallest, if only size was asked) of those whose metric
-    is within one standard error of the best one's. If none meets it: the one that lacks least.
+    is within one standard error of the best one's. If none meets it: the one that lacks least, or the one with
+    the best metric of those that are level with it in the speed and size that were asked for.
 
     The standard error is that of a difference of two accuracies on the same `examples` validation examples,
     bounded by sqrt(2 p (1 - p) / n): with few examples, tenths of a point are no reason to prefer a candidate. Of
@@ -56,7 +57,8 @@ def choose(rows: Sequence[Row], original: Row, target: Target, metric: str, exam
         if lacking[r["key"]]:
             why[r["key"]] = lacks(r, original, lacking[r["key"]], metric)
     if not meeting:
-        chosen = min(able, key=lambda r: sum(lacking[r["key"]].values()))
+        least = min(able, key=lambda r: sum(lacking[r["key"]].values()))
+        chosen = max((r for r in able if level_with(r, least, target)), key=lambda r: r[metric])
         why[chosen["key"]] = f"chosen: lacks least; {why[chosen['key']]}"
         return Choice(chosen, False, why)
     best = max(r[metric] for r in meeting)
@@ -83,6 +85,13 @@ def choose(rows: Sequence[Row], original: Row, target: Target, metric: str, exam
                 else f"meets it, but has a lower {metric} than the best"
             )
     return Choice(chosen, True, why)
+
+
+def level_with(row: Row, other: Row, target: Target) -> bool:
+    """Whether a row is as fast and as small as another, or nearly: in what was asked for only."""
+    fast = target.faster is None or row["onnx_latency_ms"] <= (1 + LEVEL) * other["onnx_latency_ms"]
+    small = target.smaller is None or row["bytes"] <= (1 + LEVEL) * other["bytes"]
+    return fast and small
 
 
 def usable(row: Row, metric: str) -> bool:

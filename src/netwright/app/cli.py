@@ -84,9 +84,6 @@ def improve(
     from netwright.core.budget import Target as Wanted
     from netwright.core.budget import parse_fraction, parse_seconds
 
-    for name, factor in (("--faster", faster), ("--smaller", smaller)):
-        if factor is not None and not factor > 1:
-            raise BadInput(f"{name} {factor:g} asks for nothing; give a factor above 1, such as 2")
     if faster is None and smaller is None:
         faster = 2.0
     wanted = Wanted(faster, smaller, parse_fraction(max_drop))
@@ -273,7 +270,13 @@ def new_method(
 
 
 def _list(text: str | None) -> list[str] | None:
-    return None if text is None else [part.strip() for part in text.split(",") if part.strip()]
+    """The slugs of --methods, each once."""
+    if text is None:
+        return None
+    slugs = list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    if not slugs:
+        raise BadInput("--methods names no method. `netwright methods` lists them.")
+    return slugs
 
 
 def _options(**given: Any) -> dict[str, Any]:

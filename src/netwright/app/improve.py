@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import platform
 import time
 from collections.abc import Sequence
@@ -100,8 +101,8 @@ def run(
 ) -> Result:
     """The whole story; `improve` and the command line call this."""
     began = time.monotonic()
-    for slug in methods or ():
-        catalogue.method(slug)
+    check_asked(target)
+    plan.methods_for(methods)
     subject = open_subject(
         model, task, seed, out, view, task_options=task_options, state=state, trust_pickle=trust_pickle
     )
@@ -109,6 +110,15 @@ def run(
     job = _Job(subject, target, Budget(seconds=seconds, target=target), methods, seed, out, view, runner)
     job.task_name, job.task_options = str(task) if isinstance(task, str) else "", task_options or {}
     return job.go(began)
+
+
+def check_asked(target: Target) -> None:
+    """BadInput for a target that nothing, or everything, meets."""
+    for name, factor in (("faster", target.faster), ("smaller", target.smaller)):
+        if factor is not None and not 1 < factor < math.inf:
+            raise BadInput(f"{name} {factor:g} cannot be asked for; give a factor above 1, such as 2")
+    if target.max_drop is not None and not 0 <= target.max_drop <= 1:
+        raise BadInput(f"max_drop {target.max_drop:g} is no fraction from 0 to 1; 0.01 is one point")
 
 
 class _Job:
@@ -198,6 +208,7 @@ class _Job:
         time_candidates(study, self.task, rounds=60, seconds=1.0)
 
     def _show_before(self, original: Row) -> None:
+        self.view.say(f"  on {len(self.task.val)} validation examples")
         self.view.say(self._line("before", original, ""))
 
     def _finish(self, study: Study, original: Row, rows: list[Row], choice: Choice, began: float) -> Result:
@@ -272,10 +283,11 @@ class _Job:
             and (t.smaller is None or smaller >= t.smaller)
             and (t.max_drop is None or drop <= t.max_drop + 1e-9)
         )
-        moved = f"{abs(100 * drop):.1f} points {'less' if drop > 0 else 'more'} accurate"
+        digits = 1 if met else 2  # what is missed by a hair must not read as if it were met
+        moved = f"{abs(100 * drop):.{digits}f} points {'less' if drop > 0 else 'more'} accurate"
         parts = [
-            f"{faster:.1f}x faster",
-            f"{smaller:.1f}x smaller",
+            f"{faster:.{digits}f}x faster",
+            f"{smaller:.{digits}f}x smaller",
             "equally accurate" if drop == 0 else moved,
         ]
         return met, f"{', '.join(parts)} on {len(self.task.test)} test examples never used before."
@@ -331,6 +343,8 @@ class _Job:
         )  # fmt: skip
 
     def _say(self, result: Result, calibration: str) -> None:
+        self.view.say(f"  on {len(self.task.test)} test examples")
+        self.view.say(self._line("before", result.before, ""))
         self.view.say(self._line("after ", result.after, f" ({calibration})") + "\n")
         self.view.say(f"{'met' if result.met else 'NOT met'}: {result.sentence}")
         self.view.say(

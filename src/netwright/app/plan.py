@@ -34,17 +34,12 @@ def first_round(target: Target, methods: Sequence[str] | None, budget: Budget, s
     promising of them a stronger one as well. Each may spend the same. Methods that do not train spend next to
     nothing of it, so the budget is divided among the others; a small one tries fewer of them, in their order.
     """
-    rows = [catalogue.method(slug) for slug in methods] if methods else default_methods()
-    for row in rows:
-        if row.goal != "compress":
-            raise BadInput(
-                f"'{row.slug}' is a method of the goal {row.goal}; improve tries methods of compress"
-            )
+    rows = methods_for(methods)
     ratio = rounded(asked_ratio(target))
     stronger = rounded(1 - (1 - ratio) * 0.6)
     wanted = [(row, {STRENGTH: ratio} if takes_strength(row) else {}) for row in rows]
     strongest = next((row for row in rows if takes_strength(row)), None)
-    if strongest is not None:
+    if strongest is not None and stronger > ratio:  # both end at the same strongest
         wanted.append((strongest, {STRENGTH: stronger}))
     training = [pair for pair in wanted if pair[0].trains]
     seconds = budget.seconds
@@ -125,6 +120,19 @@ def needed_ratio(
         slope, at_zero = np.polyfit(kept, gain, 1)
         needs.append(1 - math.exp((math.log(aim * asked) - at_zero) / min(slope, -0.1)))
     return float(np.clip(max(needs, default=0.3), 0.1, 0.95))
+
+
+def methods_for(slugs: Sequence[str] | None) -> list[catalogue.Method]:
+    """The named methods, or those that improve tries by default; BadInput for one of another goal."""
+    if not slugs:
+        return default_methods()
+    rows = [catalogue.method(slug) for slug in slugs]
+    for row in rows:
+        if row.goal != "compress":
+            raise BadInput(
+                f"'{row.slug}' is a method of the goal {row.goal}; improve tries methods of compress"
+            )
+    return rows
 
 
 def default_methods() -> list[catalogue.Method]:

@@ -54,7 +54,8 @@ def asked(target: Target) -> str:
     if target.smaller is not None:
         parts.append(f"{target.smaller:g} times smaller")
     if target.max_drop is not None:
-        parts.append(f"at most {100 * target.max_drop:g} points less accurate")
+        points = 100 * target.max_drop
+        parts.append(f"at most {points:g} {'point' if points == 1 else 'points'} less accurate")
     return ", ".join(parts)
 
 
