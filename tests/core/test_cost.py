@@ -2,10 +2,10 @@
 
 import pytest
 import torch
+import torch_pruning
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-import torch_pruning
 from netwright.core.cost import cost, macs, peak_activation_bytes, stored_bytes
 from netwright.core.network import clone
 
