@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import sys
 import zipfile
 
@@ -83,6 +84,36 @@ def test_a_seed_that_no_generator_takes(refused, words, seed):
 )
 def test_a_name_that_no_file_can_have(refused, words):
     assert "File name too long" in refused(*words)
+
+
+@pytest.mark.parametrize(
+    "words", [("claims", "temperature-scaling"), ("calibrate",), ("verify",), ("improve",), ("compare", "calibrate")]
+)  # fmt: skip
+def test_a_file_where_the_folder_should_be_is_found_before_the_work(refused, tmp_path, monkeypatch, words):
+    monkeypatch.setattr("netwright.claims.record.module_of", None)
+    monkeypatch.setattr("netwright.app.opening.train_generous", None)
+    (tmp_path / "taken").write_text("")
+    assert "taken is no folder; choose another --out" in refused(*words, "--out", "taken/deeper")
+
+
+def test_an_option_of_another_goal_is_not_passed_over(refused):
+    assert "for netwright verify" in refused("calibrate", "--radius", "0.1")
+
+
+def test_what_is_offered_instead_can_be_used(refused, networks, tmp_path):
+    (tmp_path / "nets.py").write_text("import torch\n\ndef build():\n    return torch.nn.Linear(64, 10)\n")
+    assert "Did you mean" not in refused("improve", "nets.py:troch")
+    assert "Did you mean 'build'" in refused("improve", "nets.py:biuld")
+    assert "Did you mean" not in refused("improve", "--size", 8)
+
+
+def test_verify_writes_what_it_found(run, tmp_path):
+    (tmp_path / "nets.py").write_text(
+        "from torch import nn\n\ndef build():\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))\n"
+    )
+    code, said, errors = run("verify", "nets.py:build", "--json", "--budget", "5s", "--out", "found")
+    assert code == 0, errors
+    assert json.loads((tmp_path / "found" / "crown.json").read_text()) == json.loads(said)
 
 
 @pytest.mark.parametrize("method", ["cka", "convergent-learning"])

@@ -123,6 +123,25 @@ def test_a_worker_that_hangs_in_c_does_not_outlive_its_study(tmp_path):
     assert gone(int(note.read_text()))
 
 
+def test_ctrl_c_while_the_fork_server_loads_torch_leaves_no_traceback():
+    code = (
+        "import os, signal, time\n"
+        "from netwright.core.processes import Processes\n"
+        "try:\n"
+        "    Processes().warm()\n"
+        "    time.sleep(0.5)\n"
+        "    os.killpg(0, signal.SIGINT)\n"
+        "    time.sleep(60)\n"
+        "except KeyboardInterrupt:\n"
+        "    print('stopped')\n"
+        "    time.sleep(1)\n"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, start_new_session=True
+    )
+    assert (found.stdout, found.stderr) == ("stopped\n", "")
+
+
 def test_disk_full_ends_the_study_and_what_was_finished_is_kept(tmp_path):
     """The limit on the size of a file stands for the disk: a network that is too large cannot be written."""
     code = (
@@ -142,5 +161,7 @@ def test_disk_full_ends_the_study_and_what_was_finished_is_kept(tmp_path):
     ).stdout.strip()
     said = run(1_000_000)
     assert said.startswith(f"cannot write {tmp_path}/study.files: ")
-    assert said.endswith("What was finished is kept; the same call goes on from here. 2 rows")
+    assert said.endswith(
+        "for want of space. What was finished is kept; the same call goes on from here. 2 rows"
+    )
     assert run(-1) == "3 rows"

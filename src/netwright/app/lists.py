@@ -94,7 +94,9 @@ def _default(field: dataclasses.Field) -> Any:
 def claims(slugs: list[str], full: bool, seeds: int, device: str, out: Path, as_json: bool) -> None:
     if slugs:
         from netwright.claims.record import Scale, run
+        from netwright.core.paths import check_writable
 
+        check_writable(out)
         scale = Scale("full" if full else "quick", tuple(range(seeds)), device)
         results = [run(catalogue.method(slug).slug, scale, out) for slug in slugs]
     else:

@@ -58,6 +58,8 @@ def run(
         raise BadInput(
             f"'{method.slug}' is a method of the goal {method.goal}: netwright {method.goal} --method ..."
         )
+    if radius is not None and method.contract != "Verifier":
+        raise BadInput("--radius is for netwright verify")
     built = build(method, settings, seed)
     if goal == "inspect" and task is None and model is not None:
         from netwright.core.load import load
@@ -78,7 +80,7 @@ def run(
     )
     view.say(f"{method.name} on {describe(subject)}")
     if method.contract == "Verifier":
-        return verify(built, method, subject, budget, view, radius)
+        return verify(built, method, subject, budget, out, view, radius)
     if method.contract not in CONTRACTS:
         raise BadInput(f"{method.slug} is a {method.contract}: use it from Python ({method.path})")
     with view.working(method.name) as listener, progress.listen(listener):
@@ -190,7 +192,13 @@ def explain(
 
 
 def verify(
-    built: Any, method: catalogue.Method, subject: Subject, budget: Budget, view: View, radius: float | None
+    built: Any,
+    method: catalogue.Method,
+    subject: Subject,
+    budget: Budget,
+    out: Path | None,
+    view: View,
+    radius: float | None,
 ) -> dict[str, Any]:
     """Clean, attacked and certified accuracy on the first test examples within a radius."""
     from netwright.verify.certify import certified_accuracy
@@ -206,10 +214,15 @@ def verify(
     ])  # fmt: skip
     view.say("'proved' is by bounds in float64, with room for rounding but without directed rounding")
     answers = {answer: found.verdict.count(answer) for answer in ("holds", "violated", "unknown")}
-    return {
+    document = {
         "method": method.slug, "radius": radius, "clean": found.clean, "attacked": found.attacked,
         "certified": found.certified, "examples": found.examples, "answers": answers,
     }  # fmt: skip
+    if out is not None:
+        with atomic(out / f"{method.slug}.json") as path:
+            path.write_text(json.dumps(document), encoding="utf-8")
+        view.say(f"wrote {out}/: {method.slug}.json")
+    return document
 
 
 CONTRACTS: dict[str, Callable[..., dict[str, Any]]] = {

@@ -15,6 +15,7 @@ from netwright.core.errors import BadInput
 from netwright.core.fit import Fit
 from netwright.core.metrics import score
 from netwright.core.network import parameter_count, seeded
+from netwright.core.paths import check_writable
 from netwright.core.task import Task
 
 # What is trained when no network is given: by the meaning of the task's inputs, deliberately generous.
@@ -52,6 +53,8 @@ def open_subject(
     from netwright.data import takes
     from netwright.data import task as open_task
 
+    if out is not None:
+        check_writable(out)
     options = dict(task_options or {})
     network: nn.Module | None = None
     name = ""

@@ -64,7 +64,7 @@ def pack(thing: Any, to: Path | BinaryIO) -> None:
         raise
     except Exception as error:
         if "inline_container" in str(error):  # torch's writer says no more than that when it cannot write
-            raise OSError(errno.ENOSPC, "writing failed; is the disk full?") from error
+            raise OSError(errno.ENOSPC, "writing failed, perhaps for want of space") from error
         raise CannotPack(f"cannot be sent to another process or stored: {error}") from error
 
 

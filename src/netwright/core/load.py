@@ -115,7 +115,7 @@ def _from_code(source: str) -> nn.Module:
     except Exception as error:
         raise BadInput(f"{source}: importing it failed ({type(error).__name__}: {_line(error)})") from error
     if not hasattr(module, name):
-        raise UnknownName(f"function in {place}", name, vars(module))
+        raise UnknownName(f"function in {place}", name, [n for n, v in vars(module).items() if callable(v)])
     made = getattr(module, name)
     if not isinstance(made, nn.Module):
         try:

@@ -17,6 +17,7 @@ import types
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -71,6 +72,8 @@ class Processes:
     def warm(self) -> None:
         """Start the fork server, which loads torch on its own, and return at once."""
         with _main_hidden(), _quiet_tracker():
+            resource_tracker.ensure_running()  # first: it lets Ctrl-C through again when it is up
+        with _main_hidden(), _deaf_to_ctrl_c():
             _context.set_forkserver_preload(_PRELOAD)
             multiprocessing.forkserver.ensure_running()  # type: ignore[attr-defined]
 
@@ -229,6 +232,16 @@ def _main_hidden() -> Iterator[None]:
         yield
     finally:
         sys.modules["__main__"] = main
+
+
+@contextmanager
+def _deaf_to_ctrl_c() -> Iterator[None]:
+    """What is started here is ended by us: Ctrl-C while it still imports torch would only leave its traceback."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager

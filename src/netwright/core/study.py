@@ -156,7 +156,7 @@ class Study:
         """Files first, on disk and under their name, then the row: a row never speaks of a file that is not
         there, and files without a row are overwritten when the trial runs again."""
         if ended.status == "not stored":
-            raise BadInput(f"cannot write {self.folder}: {ended.reason} {_GOES_ON}")
+            raise BadInput(f"cannot write {self.folder}: {ended.reason}. {_GOES_ON}")
         signatures = {}
         with self._plain_errors():
             if ended.status == "done":

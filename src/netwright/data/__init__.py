@@ -58,8 +58,8 @@ def _call(load: Callable[..., Task], name: str, arguments: dict[str, Any]) -> Ta
     known = list(inspect.signature(load).parameters)
     for key in arguments:
         if key not in known:
-            takes = ", ".join(k for k in known if k not in ("path", "seed"))
-            raise UnknownName(f"option of '{name}'", key, known, f"It takes {takes}.")
+            takes = [k for k in known if k not in ("path", "seed")]
+            raise UnknownName(f"option of '{name}'", key, takes, f"It takes {', '.join(takes)}.")
     if arguments.get("limit") is not None:
         try:
             arguments["limit"] = int(arguments["limit"])
