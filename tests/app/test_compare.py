@@ -150,7 +150,7 @@ def test_a_network_that_does_not_fit_is_refused_before_anything_is_tried(task):
         compare("compress", nn.Linear(5, 3), task, methods=["static-int8"])
 
 
-def test_calibrators_are_judged_on_data_that_they_did_not_see(network, task):
+def test_calibrators_are_judged_on_data_that_they_did_not_see(network, task, monkeypatch):
     learn, judge = halves(task)
     rows = [tuple(x.flatten().tolist()) for x in (*learn.val.inputs[0], *judge.val.inputs[0])]
     assert sorted(rows) == sorted(tuple(x.flatten().tolist()) for x in task.val.inputs[0])
@@ -160,6 +160,9 @@ def test_calibrators_are_judged_on_data_that_they_did_not_see(network, task):
     assert comparison.rows[0]["nll"] == pytest.approx(evaluate(by_hand, judge)["nll"], rel=1e-3)
     assert comparison.best.row["nll"] == min(r["nll"] for r in comparison.rows)
     assert "nll" in text_of(comparison)
+    better = comparison.original | {"nll": comparison.best.row["nll"] - 0.01}
+    monkeypatch.setattr(type(comparison), "original", better)
+    assert comparison.best is None, "no calibration is better than none"
 
 
 def test_explainers_are_compared_by_faithfulness(network, task):

@@ -138,7 +138,7 @@ class Comparison:
     def best(self) -> Candidate | None:
         """compress: what answers the budget's target best (without one: the fastest within a point of the
         original). calibrate: the lowest negative log likelihood. adapt, train: the highest metric.
-        None where nothing served, and for goals that give no network."""
+        None where nothing served or no calibration is better than none, and for goals that give no network."""
         original = self.original
         if original is None:
             return None
@@ -148,7 +148,8 @@ class Comparison:
                 target = replace(target, max_drop=0.01)
             row = choose(self.rows, original, target, self.task.primary, len(self.task.val)).row
         elif self.goal == "calibrate" and "nll" in original:
-            row = best(self.rows, minimise="nll")
+            row = best([original, *self.rows], minimise="nll")
+            row = None if row is original else row
         else:
             row = best(self.rows, maximise=self.task.primary)
         return None if row is None else Candidate(self.study, self.task, row)

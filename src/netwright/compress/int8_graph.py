@@ -28,6 +28,7 @@ from netwright.core.packed import (
     Rounding,
 )  # fmt: skip
 from netwright.core.parametrise import Quantiser, Uniform
+from netwright.core.quiet import quiet
 from netwright.core.straight import Straight, editable
 
 _aten = torch.ops.aten
@@ -62,7 +63,9 @@ def functional(network: nn.Module, example: Inputs) -> fx.GraphModule:
     traced = trace(folded, example)
     if not traced.dynamic:
         raise NotApplicable("this network can only be traced for one batch size")
-    plain = editable(traced.program.run_decompositions({}), type(network).__name__)
+    with quiet():
+        program = traced.program.run_decompositions({})
+    plain = editable(program, type(network).__name__)
     for parameter in plain.parameters():
         parameter.requires_grad_(False)
     return plain.eval()
