@@ -31,7 +31,7 @@ class Distillation:
     width of it can change and inputs are images, a plain CNN. size: parameters of a model by name, default a
     quarter of the teacher's. The teacher runs on every training batch, augmented as the student sees it, and is
     charged for. The paper tunes T (20 for wide students, 2.5 to 4 for narrow ones) and wants the task's own loss to
-    weigh little. The defaults here differ: on one seed of the claim's two settings, by test accuracy, 2 and 0.5 were
+    weigh little. The defaults here differ: on one seed of networks like the claim's, by test accuracy, 2 and 0.5 were
     level with higher ones for a student that overfits, and 1 to 4 points better for one that is small and trained
     briefly. Tune them on validation data of your own.
     """
