@@ -15,10 +15,15 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from netwright.core.errors import BadInput
+from netwright.core.signature import Input, Signature
 from netwright.core.split import ArraySplit, LoaderSplit, Normalise, Split, first, sample
 
 Kind = Literal["classification", "multilabel", "regression"]
 Meaning = Literal["image", "sequence", "tokens", "table", "other"]
+
+# How the three splits came about: as they were given; one of val and test given and halved; cut by us from one pool,
+# so that a network which was trained elsewhere may have seen any of it
+Division = Literal["given", "halved", "ours"]
 
 PRIMARY: dict[str, str] = {"classification": "accuracy", "multilabel": "accuracy", "regression": "r2"}
 
@@ -32,6 +37,9 @@ class Task:
     meaning: what an input is; pictures are drawn for images only.
     normalise: applied to the first input of every batch already; exported networks carry it in front.
     augment: (batch, generator) -> batch, for training only.
+    division: where validation and test rows come from (see `unseen`).
+    inputs: names, layouts and a table's features, for the signature of exported files; () where nothing is known
+    beyond the shapes. target: the name of the column that is predicted. missing: how missing values were filled.
     """
 
     name: str
@@ -45,6 +53,10 @@ class Task:
     normalise: Normalise | None = None
     augment: Callable[[Tensor, torch.Generator], Tensor] | None = None
     note: str = ""
+    division: Division = "given"
+    inputs: tuple[Input, ...] = ()
+    target: str = ""
+    missing: str = ""
 
     def __post_init__(self) -> None:
         for role in ("train", "val", "test"):
@@ -55,6 +67,30 @@ class Task:
     def primary(self) -> str:
         """The metric that a drop is counted in; higher is better."""
         return PRIMARY[self.kind]
+
+    @property
+    def unseen(self) -> bool:
+        """Whether validation and test rows are none that a network trained elsewhere can have learned from."""
+        return self.division != "ours"
+
+    @property
+    def signature(self) -> Signature:
+        """What an exported file takes and gives: the data as `raw` has them, normalised inside."""
+        given = self.inputs or tuple(
+            Input(f"input_{i}" if len(self.input_shapes) > 1 else "input", shape)
+            for i, shape in enumerate(self.input_shapes)
+        )
+        raw = self.raw().example()
+        inputs = tuple(
+            replace(i, shape=tuple(t.shape[1:]), type=str(t.dtype).removeprefix("torch."))
+            for i, t in zip(given, raw, strict=True)
+        )
+        n = self.normalise
+        inside = None if n is None else {"mean": n.mean.tolist(), "std": n.std.tolist(), "scale": n.scale}
+        return Signature(
+            self.kind, self.meaning, inputs, _OUTPUTS[self.kind].format(self.outputs), self.classes, inside,
+            self.target, self.missing,
+        )  # fmt: skip
 
     def example(self, count: int = 1) -> tuple[Tensor, ...]:
         """Inputs of the first validation examples, as a tuple of tensors (count, ...)."""
@@ -183,6 +219,13 @@ class Task:
         shape = first(splits["val"], 1)[0].shape[1:]
         guess: Meaning = "image" if len(shape) == 3 and shape[0] in (1, 3) else "other"
         return cls(name=name, kind=kind, outputs=outputs, classes=names, meaning=meaning or guess, **splits)
+
+
+_OUTPUTS = {
+    "classification": "logits of {} classes; softmax makes probabilities of them",
+    "multilabel": "logits of {} labels; sigmoid makes probabilities of them",
+    "regression": "{} value(s)",
+}
 
 
 def tuple_at(tensors: tuple[Tensor, ...], index: Tensor) -> tuple[Tensor, ...]:
