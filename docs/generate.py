@@ -1,12 +1,12 @@
-"""Write the generated part of the site: index, a page per method, the pages of claims and benchmarks.
+"""The generated part of the site: first page, reference of the API, a page per method, claims and benchmarks.
 
 A method's page holds its docstring, its settings and its claim's committed result; nothing is typed by hand.
+mkdocs runs this before it builds (`hooks` in mkdocs.yml), so that `mkdocs build` and `mkdocs serve` need no other step.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import json
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ def text(value: Any) -> str:
         return ", ".join(f"{k} {text(v)}" for k, v in value.items())
     if isinstance(value, list):
         return "[" + ", ".join(text(v) for v in value) + "]"
-    return str(value).replace("|", "\\|")
+    return str(value) if str(value).startswith("`") else str(value).replace("|", "\\|")
 
 
 def table(rows: list[dict[str, Any]]) -> list[str]:
@@ -75,15 +75,47 @@ def claim_section(result: dict[str, Any] | None) -> list[str]:
     return lines
 
 
+def reference(path: str) -> list[str]:
+    """What mkdocstrings makes of one object: its signature and its docstring."""
+    return [f"::: {path}"]
+
+
+# The reference: what a user's program calls, by what it is for.
+API = {
+    "The front door": ("netwright.app.improve.improve", "netwright.app.improve.Result", "netwright.app.compare.compare",
+                       "netwright.app.compare.Comparison", "netwright.app.compare.Candidate"),
+    "Networks": ("netwright.core.load.load", "netwright.core.export.export", "netwright.core.export.Exported",
+                 "netwright.models.build", "netwright.core.cost.cost", "netwright.core.latency.latency"),
+    "Data": ("netwright.data.task", "netwright.core.task.Task", "netwright.core.split.ArraySplit",
+             "netwright.core.split.LoaderSplit", "netwright.core.split.Normalise", "netwright.core.signature.Signature",
+             "netwright.core.signature.Input", "netwright.core.signature.Feature"),
+    "Budgets, training, activations": ("netwright.core.budget.Budget", "netwright.core.budget.Target",
+                                       "netwright.core.fit.Fit", "netwright.core.taps.Taps",
+                                       "netwright.core.progress"),
+    "Methods and what they give": ("netwright.core.catalogue", "netwright.core.contracts"),
+    "Studies": ("netwright.core.study.Study", "netwright.core.trial.Trial", "netwright.core.trial.Limits",
+                "netwright.core.trial.Outcome"),
+    "Metrics": ("netwright.core.metrics",),
+    "Errors": ("netwright.core.errors",),
+}  # fmt: skip
+
+
+def api_page() -> str:
+    lines = ["# Reference", "", "What a program can call. Most of it is at hand as `netwright.NAME`.", ""]
+    for title, paths in API.items():
+        lines += [f"## {title}", ""]
+        for path in paths:
+            lines += [*reference(path), ""]
+    return "\n".join(lines)
+
+
 def method_page(row: catalogue.Method) -> str:
     kind = row.load()
     paper = ", ".join(filter(None, [row.paper, row.venue, str(row.year) if row.year else ""]))
     lines = [f"# {row.name}", "", row.summary, "", f"`{row.slug}`, {row.goal}, {row.contract}", ""]
     lines += [f"Paper: {paper}", ""] if paper else []
     lines += [f"Serves: {row.serves}", ""] if row.serves else []
-    lines += ["```", inspect.cleandoc(kind.__doc__ or ""), "```", ""]
-    source = row.path.partition(":")[0].replace(".", "/")
-    lines += [f"Source: `src/{source}.py`", ""]
+    lines += [*reference(row.path.replace(":", ".")), ""]
     return "\n".join(lines + settings(kind, row) + claim_section(claim_of(row.slug)))
 
 
@@ -131,17 +163,37 @@ def home() -> str:
     )
 
 
+def write(path: Path, content: str) -> None:
+    """Only what has changed, since `mkdocs serve` watches the folder."""
+    if not path.exists() or path.read_text(encoding="utf-8") != content:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(content, encoding="utf-8")
+
+
 def main() -> None:
     rows = list(catalogue.methods().values())
-    folder = HERE / "methods"
-    folder.mkdir(exist_ok=True)
     for row in rows:
-        (folder / f"{row.slug}.md").write_text(method_page(row), encoding="utf-8")
-    (folder / "index.md").write_text(index_page(rows), encoding="utf-8")
-    (HERE / "claims.md").write_text(claims_page(rows), encoding="utf-8")
-    (HERE / "benchmarks.md").write_text(benchmarks_page(), encoding="utf-8")
-    (HERE / "index.md").write_text(home(), encoding="utf-8")
+        write(HERE / "methods" / f"{row.slug}.md", method_page(row))
+    write(HERE / "methods" / "index.md", index_page(rows))
+    write(HERE / "claims.md", claims_page(rows))
+    write(HERE / "benchmarks.md", benchmarks_page())
+    write(HERE / "reference.md", api_page())
+    write(HERE / "index.md", home())
 
 
-if __name__ == "__main__":
+def navigation() -> list[Any]:
+    """The methods' pages by goal, behind their index."""
+    pages: list[Any] = ["methods/index.md"]
+    for goal in catalogue.GOALS:
+        part = [{row.name: f"methods/{row.slug}.md"} for row in catalogue.of_goal(goal)]
+        pages += [{goal: part}] if part else []
+    return pages
+
+
+def on_config(config: Any) -> Any:
+    """mkdocs calls this before it looks for pages."""
     main()
+    for entry in config["nav"]:
+        if "Methods" in entry:
+            entry["Methods"] = navigation()
+    return config
