@@ -15,7 +15,8 @@ from typing import Any
 
 from torch import nn
 
-from netwright.app import evidence, plan, report
+from netwright.app import evidence, plan, report, verdict
+from netwright.app.calibrated import calibrated
 from netwright.app.choose import Choice, choose
 from netwright.app.compare import limits_for, open_runner
 from netwright.app.opening import Subject, describe, open_subject
@@ -26,7 +27,7 @@ from netwright.core import catalogue
 from netwright.core.budget import Budget, Target, parse_seconds
 from netwright.core.checkpoint import atomic
 from netwright.core.cost import cost, latency
-from netwright.core.errors import BadInput, NotApplicable
+from netwright.core.errors import BadInput
 from netwright.core.export import export
 from netwright.core.machine import instruction_sets, processor_name
 from netwright.core.metrics import outputs_of_file, score
@@ -209,12 +210,12 @@ class _Job:
 
     def _show_before(self, original: Row) -> None:
         self.view.say(f"  on {len(self.task.val)} validation examples")
-        self.view.say(self._line("before", original, ""))
+        self.view.say(verdict.line("before", original, self.metric))
 
     def _finish(self, study: Study, original: Row, rows: list[Row], choice: Choice, began: float) -> Result:
         """Calibrate the winner, use the test data once, export, re-check, report."""
         assert choice.row is not None
-        chosen, calibration = self._calibrated(study.network(choice.row["key"]))
+        chosen, calibration = calibrated(study.network(choice.row["key"]), self.task)
         networks = {"before": self.network, "after": chosen}
         written = [
             export(chosen, self._raw_example(2), self.out / name, self.task.normalise)
@@ -224,7 +225,7 @@ class _Job:
         tested = {k: outputs_of_file(path, self.task.raw().test) for k, path in files.items()}
         before, after = self._figures(networks, files, tested)
         before["validation"], after["validation"] = original[self.metric], choice.row[self.metric]
-        met, sentence = self._judge(before, after)
+        met, sentence = verdict.judge(before, after, self.target, self.metric, len(self.task.test))
         result = Result(
             chosen,
             self.task,
@@ -244,18 +245,6 @@ class _Job:
         self._say(result, calibration)
         return result
 
-    def _calibrated(self, network: nn.Module) -> tuple[nn.Module, str]:
-        """One temperature, fitted on validation data; classifiers only."""
-        try:
-            method = catalogue.method("temperature-scaling").build()
-            calibrated = method(network, self.task, Budget())
-            temperature = float(
-                next(p for n, p in calibrated.state_dict().items() if n.endswith("temperature"))
-            )
-            return calibrated, f"temperature {temperature:.2f}"
-        except NotApplicable as reason:
-            return network, f"not calibrated: {reason}"
-
     def _figures(
         self, networks: dict[str, nn.Module], files: dict[str, Path], tested: dict[str, Any]
     ) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -272,25 +261,6 @@ class _Job:
                 "macs": counted.macs, "peak_activation_bytes": counted.peak_activation_bytes,
             })  # fmt: skip
         return figures[0], figures[1]
-
-    def _judge(self, before: dict[str, Any], after: dict[str, Any]) -> tuple[bool, str]:
-        """Whether what was asked is met by the written files, on test data, in words."""
-        faster, smaller = 1 / after["onnx_ratio"], before["bytes"] / after["bytes"]
-        drop = before[self.metric] - after[self.metric]
-        t = self.target
-        met = (
-            (t.faster is None or faster >= t.faster)
-            and (t.smaller is None or smaller >= t.smaller)
-            and (t.max_drop is None or drop <= t.max_drop + 1e-9)
-        )
-        digits = 1 if met else 2  # what is missed by a hair must not read as if it were met
-        moved = f"{abs(100 * drop):.{digits}f} points {'less' if drop > 0 else 'more'} accurate"
-        parts = [
-            f"{faster:.{digits}f}x faster",
-            f"{smaller:.{digits}f}x smaller",
-            "equally accurate" if drop == 0 else moved,
-        ]
-        return met, f"{', '.join(parts)} on {len(self.task.test)} test examples never used before."
 
     def _trials(self, rows: list[Row], choice: Choice) -> list[Row]:
         keep = (
@@ -344,18 +314,12 @@ class _Job:
 
     def _say(self, result: Result, calibration: str) -> None:
         self.view.say(f"  on {len(self.task.test)} test examples")
-        self.view.say(self._line("before", result.before, ""))
-        self.view.say(self._line("after ", result.after, f" ({calibration})") + "\n")
+        self.view.say(verdict.line("before", result.before, self.metric))
+        self.view.say(verdict.line("after ", result.after, self.metric, f" ({calibration})") + "\n")
         self.view.say(f"{'met' if result.met else 'NOT met'}: {result.sentence}")
         self.view.say(
             f"wrote {self.out}/: model.onnx  model.pt2  original.onnx  report.html  result.json  study.db"
         )
-
-    def _line(self, when: str, figures: dict[str, Any], more: str) -> str:
-        ece = f"ECE {100 * figures['ece']:.1f} %{more}" if "ece" in figures else ""
-        value = report.percent(figures[self.metric])
-        latency_text, size = f"{figures['onnx_latency_ms']:.3f} ms", report.size_text(figures["bytes"])
-        return f"  {when}   {value} {self.metric}   {latency_text}   {size}   {ece}"
 
 
 def versions() -> dict[str, str]:
