@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-import platform
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
-from importlib.metadata import version
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +17,15 @@ from netwright.app.calibrated import calibrated
 from netwright.app.choose import Choice, choose
 from netwright.app.compare import limits_for, open_runner
 from netwright.app.opening import Subject, describe, open_subject
+from netwright.app.result import Asked, Found, Result, document, shown, trial_rows
 from netwright.app.screen import View
 from netwright.app.timing import time_candidates
 from netwright.app.trials import ORIGINAL, original_trial, run_trial
-from netwright.core import catalogue
 from netwright.core.budget import Budget, Target, parse_seconds
 from netwright.core.checkpoint import atomic
 from netwright.core.cost import cost, latency
 from netwright.core.errors import BadInput
 from netwright.core.export import export
-from netwright.core.machine import instruction_sets, processor_name
 from netwright.core.metrics import outputs_of_file, score
 from netwright.core.network import fingerprint
 from netwright.core.processes import Runner
@@ -37,26 +33,6 @@ from netwright.core.study import Study, Trial
 from netwright.core.task import Task
 
 Row = dict[str, Any]
-
-
-@dataclass
-class Result:
-    """What came of it. `network` is the improved one; `folder` holds the files."""
-
-    network: nn.Module
-    task: Task
-    met: bool
-    sentence: str
-    method: str
-    before: dict[str, Any]
-    after: dict[str, Any]
-    folder: Path
-    trials: list[Row]
-    document: dict[str, Any] = field(repr=False, default_factory=dict)
-
-    def to_json(self) -> dict[str, Any]:
-        """The content of result.json."""
-        return self.document
 
 
 def improve(
@@ -108,9 +84,9 @@ def run(
         model, task, seed, out, view, task_options=task_options, state=state, trust_pickle=trust_pickle
     )
     runner = open_runner(f"ray:{ray}" if ray else "processes")
-    job = _Job(subject, target, Budget(seconds=seconds, target=target), methods, seed, out, view, runner)
-    job.task_name, job.task_options = str(task) if isinstance(task, str) else "", task_options or {}
-    return job.go(began)
+    name = task if isinstance(task, str) else ""
+    asked = Asked(target, seconds, methods, seed, out, name, task_options or {})
+    return _Job(subject, asked, view, runner).go(began)
 
 
 def check_asked(target: Target) -> None:
@@ -125,23 +101,17 @@ def check_asked(target: Target) -> None:
 class _Job:
     """One improvement: what its steps share."""
 
-    task_name = ""
-    task_options: dict[str, Any]
-
-    def __init__(
-        self, subject: Subject, target: Target, budget: Budget, methods: Sequence[str] | None, seed: int,
-        out: Path, view: View, runner: Runner,
-    ) -> None:  # fmt: skip
+    def __init__(self, subject: Subject, asked: Asked, view: View, runner: Runner) -> None:
         self.subject, self.task, self.network = subject, subject.task, subject.network
-        self.target, self.budget, self.methods, self.seed = target, budget, methods, seed
-        self.out, self.view, self.runner = out, view, runner
+        self.asked, self.target, self.out = asked, asked.target, asked.out
+        self.budget = Budget(seconds=asked.seconds, target=asked.target)
+        self.view, self.runner = view, runner
         self.metric = subject.task.primary
 
     def go(self, began: float) -> Result:
         view = self.view
         view.say(f"Netwright improves a network: {describe(self.subject)}")
-        asked = report.asked(self.target)
-        view.say(f"asked: {asked}, within {self.budget.seconds:.0f} s\n")
+        view.say(f"asked: {report.asked(self.target)}, within {self.asked.seconds:.0f} s\n")
         self.runner.warm()
         study = Study(self.out / "study.db", self._question())
         original, rows = self._try(study)
@@ -157,8 +127,8 @@ class _Job:
     def _question(self) -> dict[str, str]:
         return {
             "job": "improve", "network": fingerprint(self.network), "task": self.task.fingerprint(),
-            "asked": json.dumps(asdict(self.budget), sort_keys=True), "methods": ",".join(self.methods or ()),
-            "seed": str(self.seed),
+            "asked": json.dumps(asdict(self.budget), sort_keys=True), "methods": ",".join(self.asked.methods or ()),
+            "seed": str(self.asked.seed),
         }  # fmt: skip
 
     def _raw_example(self, count: int) -> tuple[Any, ...]:
@@ -172,14 +142,14 @@ class _Job:
             raise BadInput(f"the network cannot be measured on task '{self.task.name}': {original['reason']}")
         # not before the study is known to be ours: what an earlier run left in the folder stays as it is until then
         export(self.network, self._raw_example(2), self.out / "original.onnx", self.task.normalise)
-        first = plan.first_round(self.target, self.methods, self.budget, self.seed)
+        first = plan.first_round(self.target, self.asked.methods, self.budget, self.asked.seed)
         with self.view.trials(len(first) + 2):
             self._run(study, first)
             self._time(study)
             original = study.row(original["key"])
             rows = [study.row(t.key) for t in first]
             self._show_before(original)
-            second = plan.second_round(rows, original, self.target, self.metric, self.budget, self.seed)
+            second = plan.second_round(rows, original, self.target, self.metric, self.budget, self.asked.seed)
             second = [t for t in second if t.key not in {f.key for f in first}]
             self._run(study, second)
             self._time(study)
@@ -226,20 +196,12 @@ class _Job:
         before, after = self._figures(networks, files, tested)
         before["validation"], after["validation"] = original[self.metric], choice.row[self.metric]
         met, sentence = verdict.judge(before, after, self.target, self.metric, len(self.task.test))
-        result = Result(
-            chosen,
-            self.task,
-            met,
-            sentence,
-            choice.row["label"],
-            before,
-            after,
-            self.out,
-            self._trials(rows, choice),
-        )
-        result.document = self._document(result, choice, calibration, max(w.max_error for w in written))
-        shown = self._evidence(result, choice, calibration, networks, tested, began)
-        report.write(shown, self.out / "report.html")
+        found = Found(choice, calibration, networks, tested, max(w.max_error for w in written))
+        label, trials = choice.row["label"], trial_rows(rows, choice, self.metric)
+        result = Result(chosen, self.task, met, sentence, label, before, after, self.out, trials)
+        result.document = document(result, self.subject, self.asked, found)
+        seconds = time.monotonic() - began
+        report.write(shown(result, self.subject, self.asked, found, seconds), self.out / "report.html")
         with atomic(self.out / "result.json") as path:
             path.write_text(json.dumps(result.document, indent=1, default=str) + "\n", encoding="utf-8")
         self._say(result, calibration)
@@ -262,56 +224,6 @@ class _Job:
             })  # fmt: skip
         return figures[0], figures[1]
 
-    def _trials(self, rows: list[Row], choice: Choice) -> list[Row]:
-        keep = (
-            "key", "label", "slug", "settings", "seed", "status", "reason", "seconds", "note", self.metric, "nll",
-            "ece", "onnx_latency_ms", "torch_latency_ms", "onnx_ratio",
-            "onnx_ratio_low", "onnx_ratio_high", "faster", "bytes",
-            "parameters", "macs",
-        )  # fmt: skip
-        return [
-            {k: row[k] for k in keep if k in row} | {"why": choice.why.get(row["key"], row["reason"])}
-            for row in rows
-        ]
-
-    def _document(self, result: Result, choice: Choice, calibration: str, max_error: float) -> dict[str, Any]:
-        assert choice.row is not None
-        return {
-            "met": result.met, "sentence": result.sentence, "asked": asdict(self.target),
-            "budget_seconds": self.budget.seconds, "method": choice.row["slug"], "label": choice.row["label"],
-            "settings": choice.row["settings"], "calibration": calibration, "before": result.before,
-            "after": result.after, "trials": result.trials, "seed": self.seed, "task": self.task_name or self.task.name,
-            "task_options": self.task_options, "note": self.subject.note, "export_max_error": max_error,
-            "versions": versions(), "machine": machine(), "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        }  # fmt: skip
-
-    def _evidence(
-        self, result: Result, choice: Choice, calibration: str, networks: dict[str, nn.Module],
-        tested: dict[str, Any], began: float,
-    ) -> report.Evidence:  # fmt: skip
-        row = choice.row
-        assert row is not None
-        maps, maps_line = evidence.heat_maps(networks["before"], networks["after"], self.task)
-        method = catalogue.method(row["slug"])
-        return report.Evidence(
-            subject=describe(self.subject), task_line=self.task.name, target=self.target, met=result.met,
-            sentence=result.sentence, primary=self.metric, before=result.before, after=result.after,
-            trials=result.trials, chosen=row["key"],
-            chosen_text=f"{method.name}: {method.summary} Then {calibration}. {row.get('note') or ''}",
-            test_count=len(self.task.test), validation_count=len(self.task.val), input_shape=self.task.input_shape,
-            normalised_inside=self.task.normalise is not None, versions=versions(), machine=machine(),
-            date=datetime.now(UTC).date().isoformat(), notes=evidence.notes(self.subject, machine()),
-            layers=evidence.layers(networks["before"], networks["after"]),
-            untried=plan.untried([r["slug"] for r in result.trials]),
-            reliability=evidence.reliabilities(tested, self.task), maps=maps, maps_line=maps_line,
-            made=[
-                ("seed", str(self.seed)), ("budget", f"{self.budget.seconds:.0f} s for the methods"),
-                ("time in all", f"{time.monotonic() - began:.0f} s"),
-                ("processor", f"{processor_name()} ({', '.join(instruction_sets()) or 'no known vector sets'})"),
-                *versions().items(),
-            ],
-        )  # fmt: skip
-
     def _say(self, result: Result, calibration: str) -> None:
         self.view.say(f"  on {len(self.task.test)} test examples")
         self.view.say(verdict.line("before", result.before, self.metric))
@@ -320,19 +232,6 @@ class _Job:
         self.view.say(
             f"wrote {self.out}/: model.onnx  model.pt2  original.onnx  report.html  result.json  study.db"
         )
-
-
-def versions() -> dict[str, str]:
-    names = ("netwright", "torch", "onnx", "onnxruntime", "numpy")
-    return {"python": platform.python_version(), **{name: version(name) for name in names}}
-
-
-def machine() -> dict[str, Any]:
-    return {
-        "processor": processor_name(),
-        "instruction_sets": list(instruction_sets()),
-        "system": platform.system(),
-    }
 
 
 __all__ = ["Result", "improve", "run"]

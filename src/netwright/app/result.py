@@ -1,0 +1,133 @@
+"""What `improve` gives back: the result, what result.json holds, and the evidence of the report."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from netwright.app import evidence, plan, report
+from netwright.app.choose import Choice
+from netwright.app.opening import Subject, describe
+from netwright.core import catalogue
+from netwright.core.budget import Target
+from netwright.core.machine import instruction_sets, processor_name
+from netwright.core.task import Task
+
+Row = dict[str, Any]
+
+
+@dataclass
+class Result:
+    """What came of it. `network` is the improved one; `folder` holds the files."""
+
+    network: nn.Module
+    task: Task
+    met: bool
+    sentence: str
+    method: str
+    before: dict[str, Any]
+    after: dict[str, Any]
+    folder: Path
+    trials: list[Row]
+    document: dict[str, Any] = field(repr=False, default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of result.json."""
+        return self.document
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the user asked for. seconds: of the whole command. task_name, task_options: as the command line had them."""
+
+    target: Target
+    seconds: float
+    methods: Sequence[str] | None
+    seed: int
+    out: Path
+    task_name: str = ""
+    task_options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What became of the winner. networks, tested: 'before' and 'after'; tested are the files' outputs and targets."""
+
+    choice: Choice
+    calibration: str
+    networks: dict[str, nn.Module]
+    tested: dict[str, tuple[Tensor, Tensor]]
+    max_error: float
+
+
+def trial_rows(rows: Sequence[Row], choice: Choice, metric: str) -> list[Row]:
+    """The study's rows as result.json and the report show them, each with the reason why it was (not) chosen."""
+    keep = (
+        "key", "label", "slug", "settings", "seed", "status", "reason", "seconds", "note", metric, "nll", "ece",
+        "onnx_latency_ms", "torch_latency_ms", "onnx_ratio", "onnx_ratio_low", "onnx_ratio_high", "faster", "bytes",
+        "parameters", "macs",
+    )  # fmt: skip
+    return [
+        {k: row[k] for k in keep if k in row} | {"why": choice.why.get(row["key"], row["reason"])}
+        for row in rows
+    ]
+
+
+def document(result: Result, subject: Subject, asked: Asked, found: Found) -> dict[str, Any]:
+    """The content of result.json."""
+    row = found.choice.row
+    assert row is not None
+    return {
+        "met": result.met, "sentence": result.sentence, "asked": asdict(asked.target),
+        "budget_seconds": asked.seconds, "method": row["slug"], "label": row["label"],
+        "settings": row["settings"], "calibration": found.calibration, "before": result.before,
+        "after": result.after, "trials": result.trials, "seed": asked.seed, "task": asked.task_name or result.task.name,
+        "task_options": dict(asked.task_options), "note": subject.note, "export_max_error": found.max_error,
+        "versions": versions(), "machine": machine(), "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }  # fmt: skip
+
+
+def shown(result: Result, subject: Subject, asked: Asked, found: Found, seconds: float) -> report.Evidence:
+    """What the report shows. seconds: how long all of it has taken."""
+    row, networks, task = found.choice.row, found.networks, result.task
+    assert row is not None
+    maps, maps_line = evidence.heat_maps(networks["before"], networks["after"], task)
+    method = catalogue.method(row["slug"])
+    return report.Evidence(
+        subject=describe(subject), task_line=task.name, target=asked.target, met=result.met,
+        sentence=result.sentence, primary=task.primary, before=result.before, after=result.after,
+        trials=result.trials, chosen=row["key"],
+        chosen_text=f"{method.name}: {method.summary} Then {found.calibration}. {row.get('note') or ''}",
+        test_count=len(task.test), validation_count=len(task.val), input_shape=task.input_shape,
+        normalised_inside=task.normalise is not None, versions=versions(), machine=machine(),
+        date=datetime.now(UTC).date().isoformat(), notes=evidence.notes(subject, machine()),
+        layers=evidence.layers(networks["before"], networks["after"]),
+        untried=plan.untried([r["slug"] for r in result.trials]),
+        reliability=evidence.reliabilities(found.tested, task), maps=maps, maps_line=maps_line,
+        made=[
+            ("seed", str(asked.seed)), ("budget", f"{asked.seconds:.0f} s for the methods"),
+            ("time in all", f"{seconds:.0f} s"),
+            ("processor", f"{processor_name()} ({', '.join(instruction_sets()) or 'no known vector sets'})"),
+            *versions().items(),
+        ],
+    )  # fmt: skip
+
+
+def versions() -> dict[str, str]:
+    names = ("netwright", "torch", "onnx", "onnxruntime", "numpy")
+    return {"python": platform.python_version(), **{name: version(name) for name in names}}
+
+
+def machine() -> dict[str, Any]:
+    return {
+        "processor": processor_name(),
+        "instruction_sets": list(instruction_sets()),
+        "system": platform.system(),
+    }
