@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -79,10 +81,27 @@ def test_normalisation_is_applied_to_batches_and_can_be_left_out():
     expected = (raw / 255 - np.array([0.5, 0.4, 0.3]).reshape(1, 3, 1, 1)) / 0.2
     np.testing.assert_allclose(task.example()[0].numpy(), expected, atol=1e-5)
     np.testing.assert_allclose(task.raw().example()[0].numpy(), raw, atol=1e-6)
-    np.testing.assert_allclose(task.scaled().example()[0].numpy(), raw / 255, atol=1e-6)
+    scaled = task.fed(Normalise([0.0], [1.0], scale=1 / 255))
+    np.testing.assert_allclose(scaled.example()[0].numpy(), raw / 255, atol=1e-6)
     torch.testing.assert_close(norm(task.raw().example(5)[0]), task.example(5)[0])
     assert task.raw().normalise is None
     assert task.meaning == "image"
+
+
+def test_a_file_may_take_another_layout_and_order_of_channels():
+    """What the file's front makes of the raw data is what the task feeds."""
+    x = np.random.default_rng(0).integers(0, 256, (60, 3, 4, 5)).astype(np.uint8)
+    norm = Normalise([0.5, 0.4, 0.3], [0.2, 0.3, 0.4], scale=1 / 255, channels=(2, 1, 0))
+    task = replace(Task.from_arrays(x, np.arange(60) % 2, normalise=norm), axes=(0, 2, 3, 1))
+    picture = task.val.inputs[0][0].double().numpy()
+    blue = (picture[2] / 255 - 0.5) / 0.2
+    np.testing.assert_allclose(task.example()[0][0, 0].numpy(), blue, atol=1e-5)
+    raw = task.raw().example(4)[0]
+    assert raw.shape == (4, 4, 5, 3)
+    np.testing.assert_allclose(raw[0].numpy(), picture.transpose(1, 2, 0))
+    torch.testing.assert_close(task.front(raw), task.example(4)[0])
+    assert task.signature.inputs[0].shape == (4, 5, 3)
+    assert task.signature.normalise["channels"] == [2, 1, 0]
 
 
 def test_fingerprint_tells_tasks_apart():

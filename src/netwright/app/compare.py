@@ -209,17 +209,7 @@ class Candidate:
 
     def export(self, path: str | Path) -> Exported:
         """Write .onnx or .pt2; the task's normalisation goes in front, so the file takes the data as they are."""
-        normalise, example = self._task.normalise, self._task.example(2)
-        if normalise is not None:
-            example = self._unnormalised(example)
-        return export(self.network, example, path, normalise)
-
-    def _unnormalised(self, example: tuple[Any, ...]) -> tuple[Any, ...]:
-        n = self._task.normalise
-        assert n is not None
-        shape = (1, -1) + (1,) * (example[0].dim() - 2)
-        first = (example[0] * n.std.view(shape) + n.mean.view(shape)) / n.scale
-        return (first, *example[1:])
+        return export(self.network, self._task.raw().example(2), path, self._task.front)
 
     def __repr__(self) -> str:
         return f"Candidate({self.label})"

@@ -141,7 +141,7 @@ class _Job:
         if original["status"] != "done":
             raise BadInput(f"the network cannot be measured on task '{self.task.name}': {original['reason']}")
         # not before the study is known to be ours: what an earlier run left in the folder stays as it is until then
-        export(self.network, self._raw_example(2), self.out / "original.onnx", self.task.normalise)
+        export(self.network, self._raw_example(2), self.out / "original.onnx", self.task.front)
         first = plan.first_round(self.target, self.asked.methods, self.budget, self.asked.seed)
         with self.view.trials(len(first) + 2):
             self._run(study, first)
@@ -188,7 +188,7 @@ class _Job:
         chosen, calibration = calibrated(study.network(choice.row["key"]), self.task)
         networks = {"before": self.network, "after": chosen}
         written = [
-            export(chosen, self._raw_example(2), self.out / name, self.task.normalise)
+            export(chosen, self._raw_example(2), self.out / name, self.task.front)
             for name in ("model.onnx", "model.pt2")
         ]
         files = {"before": self.out / "original.onnx", "after": self.out / "model.onnx"}

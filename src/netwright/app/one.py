@@ -124,7 +124,7 @@ def transform(
     view.table(rows)
     if out is not None:
         for name in ("model.onnx", "model.pt2"):
-            export(after, task.raw().example(2), out / name, task.normalise)
+            export(after, task.raw().example(2), out / name, task.front)
         view.say(f"wrote {out}/: model.onnx  model.pt2")
     return {"method": method.slug, "before": figures[0], "after": figures[1]}
 

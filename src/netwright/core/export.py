@@ -24,6 +24,7 @@ from netwright.core.latency import onnx_feed, onnx_session
 from netwright.core.network import clone
 from netwright.core.packed import ONNX_TRANSLATIONS, Packed
 from netwright.core.quiet import quiet, silent
+from netwright.core.split import Normalise
 
 OPSET = 20
 METADATA = "netwright"
@@ -94,7 +95,8 @@ def export(
     subject = clone(network).cpu().eval()
     if normalise is not None:
         subject = Front(clone(normalise).cpu().eval(), subject)
-    facts = {"normalise": "inside" if normalise is not None else "outside"}
+    inside = normalise is not None and any(isinstance(m, Normalise) for m in normalise.modules())
+    facts = {"normalise": "inside" if inside else "outside"}
     write = _onnx_ways if path.suffix == ".onnx" else _pt2_ways
     failure: Exception | None = None
     for dynamic, content in write(subject, inputs, dynamic_batch, facts):

@@ -27,23 +27,44 @@ Batch = tuple[Inputs, Tensor]
 
 
 class Normalise(nn.Module):
-    """(x * scale - mean) / std along dimension 1, for inputs (B, C, ...). Travels with a task into the export.
+    """(x[:, channels] * scale - mean) / std along dimension 1, for inputs (B, C, ...). Travels with a task into the
+    export.
 
-    mean, std: one value per channel, in units of the scaled input (images: scale 1/255, mean in [0, 1]).
+    mean, std: one value per channel, in units of the scaled input (images: scale 1/255, mean in [0, 1]), in the
+    network's order. channels: the network's order of the data's channels, (2, 1, 0) for BGR of RGB; () for the same.
     """
 
     mean: Tensor
     std: Tensor
+    order: Tensor
 
-    def __init__(self, mean: Sequence[float], std: Sequence[float], scale: float = 1.0) -> None:
+    def __init__(
+        self, mean: Sequence[float], std: Sequence[float], scale: float = 1.0, channels: Sequence[int] = ()
+    ) -> None:
         super().__init__()
         self.register_buffer("mean", torch.tensor(list(mean), dtype=torch.float32))
         self.register_buffer("std", torch.tensor(list(std), dtype=torch.float32))
         self.scale = scale
+        self.channels = tuple(channels)
+        if channels:
+            self.register_buffer("order", torch.tensor(self.channels))
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.channels:
+            x = x.index_select(1, self.order)
         shape = (1, -1) + (1,) * (x.dim() - 2)
         return (x.to(self.mean.dtype) * self.scale - self.mean.view(shape)) / self.std.view(shape)
+
+
+class Permute(nn.Module):
+    """The axes of a batch in another order; `axes` has the batch's own, 0, first."""
+
+    def __init__(self, axes: Sequence[int]) -> None:
+        super().__init__()
+        self.axes = tuple(axes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.permute(self.axes).contiguous()
 
 
 @runtime_checkable

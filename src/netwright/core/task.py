@@ -11,12 +11,12 @@ from typing import Any, Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from netwright.core.errors import BadInput
 from netwright.core.signature import Input, Signature
-from netwright.core.split import ArraySplit, LoaderSplit, Normalise, Split, first, sample
+from netwright.core.split import ArraySplit, LoaderSplit, Normalise, Permute, Split, first, sample
 
 Kind = Literal["classification", "multilabel", "regression"]
 Meaning = Literal["image", "sequence", "tokens", "table", "other"]
@@ -35,7 +35,8 @@ class Task:
     kind: classification (targets (B,) int64), multilabel (targets (B, L) of 0/1), regression ((B[, O]) float).
     outputs: width of the network's output (classes, labels or values).
     meaning: what an input is; pictures are drawn for images only.
-    normalise: applied to the first input of every batch already; exported networks carry it in front.
+    normalise: applied to the first input of every batch already; exported networks carry it in front (see `front`).
+    axes: how exported files lay out their first input, where otherwise than a batch here: (0, 2, 3, 1) for NHWC.
     augment: (batch, generator) -> batch, for training only.
     division: where validation and test rows come from (see `unseen`).
     inputs: names, layouts and a table's features, for the signature of exported files; () where nothing is known
@@ -57,6 +58,7 @@ class Task:
     inputs: tuple[Input, ...] = ()
     target: str = ""
     missing: str = ""
+    axes: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         for role in ("train", "val", "test"):
@@ -85,8 +87,14 @@ class Task:
             replace(i, shape=tuple(t.shape[1:]), type=str(t.dtype).removeprefix("torch."))
             for i, t in zip(given, raw, strict=True)
         )
+        letters = inputs[0].layout
+        if self.axes and len(letters) == len(self.axes) - 1:
+            moved = "".join(letters[a - 1] for a in self.axes[1:])
+            inputs = (replace(inputs[0], layout=moved), *inputs[1:])
         n = self.normalise
         inside = None if n is None else {"mean": n.mean.tolist(), "std": n.std.tolist(), "scale": n.scale}
+        if n is not None and n.channels:
+            inside = {**(inside or {}), "channels": list(n.channels)}
         return Signature(
             self.kind, self.meaning, inputs, _OUTPUTS[self.kind].format(self.outputs), self.classes, inside,
             self.target, self.missing,
@@ -116,20 +124,31 @@ class Task:
         return F.mse_loss(outputs.reshape(targets.shape), targets.float())
 
     def raw(self) -> Task:
-        """The same task without normalisation, as floats of the data's own scale (pixels: 0 to 255): what an
-        exported file takes, since it carries the normalisation itself."""
-        return self._prepared(1.0)
+        """The same task as exported files take it: without normalisation, since they carry it themselves, as floats of
+        the data's own scale (pixels: 0 to 255), laid out as `axes` say."""
+        bare = self.fed(None) if self.normalise is not None else self
+        if not self.axes:
+            return bare
+        splits: dict[str, Any] = {
+            role: _then(getattr(bare, role), Permute(self.axes)) for role in ("train", "val", "test")
+        }
+        return replace(bare, axes=(), **splits)
 
-    def scaled(self) -> Task:
-        """The same task with the normalisation's scale alone (pixels: 0 to 1), for networks that expect that."""
-        return self._prepared(1.0 if self.normalise is None else self.normalise.scale)
+    def fed(self, way: Normalise | None) -> Task:
+        """The same task, normalised in another way; None: floats of the data's own scale."""
+        prepare = way if way is not None else Normalise([0.0], [1.0])
+        splits: dict[str, Any] = {
+            role: replace(getattr(self, role), prepare=prepare) for role in ("train", "val", "test")
+        }
+        return replace(self, normalise=way, **splits)
 
-    def _prepared(self, scale: float) -> Task:
-        if self.normalise is None:
-            return self
-        bare = Normalise([0.0], [1.0], scale)
-        splits = {role: replace(getattr(self, role), prepare=bare) for role in ("train", "val", "test")}
-        return replace(self, normalise=None, **splits)
+    @property
+    def front(self) -> nn.Module | None:
+        """What stands before the network in an exported file, so that it takes what `raw` gives; None for nothing."""
+        if not self.axes:
+            return self.normalise
+        back = Permute([self.axes.index(i) for i in range(len(self.axes))])
+        return back if self.normalise is None else nn.Sequential(back, self.normalise)
 
     def fingerprint(self) -> str:
         """A short hash of the splits: their sizes, all targets at hand and examples from all over them. Tells whether
@@ -226,6 +245,11 @@ _OUTPUTS = {
     "multilabel": "logits of {} labels; sigmoid makes probabilities of them",
     "regression": "{} value(s)",
 }
+
+
+def _then(split: Any, step: nn.Module) -> Split:
+    """The split, with one more step after what prepares its batches."""
+    return replace(split, prepare=step if split.prepare is None else nn.Sequential(split.prepare, step))
 
 
 def tuple_at(tensors: tuple[Tensor, ...], index: Tensor) -> tuple[Tensor, ...]:
