@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import nn
 
-from netwright.app import evidence, plan, report, verdict
+from netwright.app import evidence, plan, report, verdict, words
 from netwright.app.calibrated import calibrated
 from netwright.app.choose import Choice, choose
 from netwright.app.compare import limits_for, open_runner
@@ -111,7 +111,7 @@ class _Job:
     def go(self, began: float) -> Result:
         view = self.view
         view.say(f"Netwright improves a network: {describe(self.subject)}")
-        view.say(f"asked: {report.asked(self.target)}, within {self.asked.seconds:.0f} s\n")
+        view.say(f"asked: {report.asked(self.target, self.metric)}, within {self.asked.seconds:.0f} s\n")
         self.runner.warm()
         study = Study(self.out / "study.db", self._question())
         original, rows = self._try(study)
@@ -179,7 +179,7 @@ class _Job:
         time_candidates(study, self.task, rounds=60, seconds=1.0)
 
     def _show_before(self, original: Row) -> None:
-        self.view.say(f"  on {len(self.task.val)} validation examples")
+        self.view.say(f"  on {words.number_of(len(self.task.val), 'validation example')}")
         self.view.say(verdict.line("before", original, self.metric))
 
     def _finish(self, study: Study, original: Row, rows: list[Row], choice: Choice, began: float) -> Result:
@@ -195,8 +195,9 @@ class _Job:
         tested = {k: outputs_of_file(path, self.task.raw().test) for k, path in files.items()}
         before, after = self._figures(networks, files, tested)
         before["validation"], after["validation"] = original[self.metric], choice.row[self.metric]
-        met, sentence = verdict.judge(before, after, self.target, self.metric, len(self.task.test))
-        found = Found(choice, calibration, networks, tested, max(w.max_error for w in written))
+        change = verdict.changes_of(tested, self.task)
+        met, sentence = verdict.judge(before, after, self.target, self.metric, change)
+        found = Found(choice, calibration, networks, tested, change, max(w.max_error for w in written))
         label, trials = choice.row["label"], trial_rows(rows, choice, self.metric)
         result = Result(chosen, self.task, met, sentence, label, before, after, self.out, trials)
         result.document = document(result, self.subject, self.asked, found)
@@ -219,13 +220,14 @@ class _Job:
             figures.append({
                 **score(*tested[name], self.task.kind), "onnx_latency_ms": onnx.median_ms[i],
                 "torch_latency_ms": eager.median_ms[i], "onnx_ratio": onnx.ratio[i], "onnx_spread": onnx.spread[i],
-                "torch_ratio": eager.ratio[i], "bytes": files[name].stat().st_size, "parameters": counted.parameters,
+                "torch_ratio": eager.ratio[i], "torch_spread": eager.spread[i],
+                "bytes": files[name].stat().st_size, "parameters": counted.parameters,
                 "macs": counted.macs, "peak_activation_bytes": counted.peak_activation_bytes,
             })  # fmt: skip
         return figures[0], figures[1]
 
     def _say(self, result: Result, calibration: str) -> None:
-        self.view.say(f"  on {len(self.task.test)} test examples")
+        self.view.say(f"  on {words.number_of(len(self.task.test), 'test example')}")
         self.view.say(verdict.line("before", result.before, self.metric))
         self.view.say(verdict.line("after ", result.after, self.metric, f" ({calibration})") + "\n")
         self.view.say(f"{'met' if result.met else 'NOT met'}: {result.sentence}")

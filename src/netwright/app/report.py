@@ -6,13 +6,16 @@ Everything in it is data already measured; nothing is computed here but percenta
 from __future__ import annotations
 
 import base64
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from netwright.app import words
 from netwright.core.budget import Target
 from netwright.core.checkpoint import atomic
 from netwright.core.metrics import Reliability
+from netwright.core.paired import Change
 
 
 @dataclass
@@ -27,6 +30,7 @@ class Evidence:
     primary: str
     before: dict[str, Any]
     after: dict[str, Any]
+    changes: dict[str, Change]
     trials: list[dict[str, Any]]
     chosen: str  # key of a trial
     chosen_text: str
@@ -46,7 +50,7 @@ class Evidence:
     maps_line: str = ""
 
 
-def asked(target: Target) -> str:
+def asked(target: Target, metric: str = "accuracy") -> str:
     """What was asked, as a person would say it."""
     parts = []
     if target.faster is not None:
@@ -54,8 +58,7 @@ def asked(target: Target) -> str:
     if target.smaller is not None:
         parts.append(f"{target.smaller:g} times smaller")
     if target.max_drop is not None:
-        points = 100 * target.max_drop
-        parts.append(f"at most {points:g} {'point' if points == 1 else 'points'} less accurate")
+        parts.append(words.asked_drop(metric, target.max_drop))
     return ", ".join(parts)
 
 
@@ -73,7 +76,9 @@ def percent(value: float | None) -> str:
 
 _ROWS = [
     ("accuracy", "accuracy (test)", percent, "points"),
-    ("r2", "R² (test)", lambda v: f"{v:.4f}", "difference"),
+    ("r2", "R² (test)", lambda v: words.figure("r2", v), "difference"),
+    ("mae", "mean absolute error, MAE (test)", lambda v: words.figure("mae", v), "difference"),
+    ("rmse", "root mean squared error, RMSE (test)", lambda v: words.figure("rmse", v), "difference"),
     ("onnx_latency_ms", "latency, ONNX Runtime", lambda v: f"{v:.3f} ms", "factor"),
     ("torch_latency_ms", "latency, PyTorch", lambda v: f"{v:.3f} ms", "factor"),
     ("bytes", "size of the ONNX file", size_text, "factor"),
@@ -85,14 +90,21 @@ _ROWS = [
 ]
 
 
-def comparison(before: dict[str, Any], after: dict[str, Any]) -> list[dict[str, str]]:
-    """The table of before and after, with the change in the unit that suits the figure."""
+def comparison(
+    before: dict[str, Any], after: dict[str, Any], changes: Mapping[str, Change]
+) -> list[dict[str, str]]:
+    """The table of before and after, with the change in the unit that suits the figure, and its 95 % interval where
+    one is known."""
     rows = []
     for key, name, text, change in _ROWS:
         a, b = before.get(key), after.get(key)
         if a is None or b is None:
             continue
-        if change == "factor":
+        if key in changes:
+            said = (
+                f"{words.moved(key, changes[key].value).split(' of ')[0]} {words.interval(key, changes[key])}"
+            )
+        elif change == "factor":
             ratio = a / b if b else float("inf")
             said = f"{ratio:.2f}x less" if ratio >= 1 else f"{1 / ratio:.2f}x more"
         elif change == "points":
@@ -220,8 +232,8 @@ def render(evidence: Evidence) -> str:
     shape = (1, *evidence.input_shape)
     inside = "already inside the file: feed the data as they are" if evidence.normalised_inside else "none"
     view |= {
-        "asked": asked(evidence.target),
-        "table": comparison(evidence.before, evidence.after),
+        "asked": asked(evidence.target, evidence.primary),
+        "table": comparison(evidence.before, evidence.after, evidence.changes),
         "tested_line": f"Accuracy and calibration on {evidence.test_count} test examples that nothing else had seen; "
         "both networks measured the same way, in turn.",
         "trials": trial_rows(evidence),

@@ -18,6 +18,7 @@ from netwright.app.opening import Subject, describe
 from netwright.core import catalogue
 from netwright.core.budget import Target
 from netwright.core.machine import instruction_sets, processor_name
+from netwright.core.paired import Change
 from netwright.core.task import Task
 
 Row = dict[str, Any]
@@ -58,12 +59,15 @@ class Asked:
 
 @dataclass(frozen=True)
 class Found:
-    """What became of the winner. networks, tested: 'before' and 'after'; tested are the files' outputs and targets."""
+    """What became of the winner. networks, tested: 'before' and 'after'; tested are the files' outputs and targets.
+    changes: of the metrics on the test examples, with their intervals.
+    """
 
     choice: Choice
     calibration: str
     networks: dict[str, nn.Module]
     tested: dict[str, tuple[Tensor, Tensor]]
+    changes: dict[str, Change]
     max_error: float
 
 
@@ -88,7 +92,8 @@ def document(result: Result, subject: Subject, asked: Asked, found: Found) -> di
         "met": result.met, "sentence": result.sentence, "asked": asdict(asked.target),
         "budget_seconds": asked.seconds, "method": row["slug"], "label": row["label"],
         "settings": row["settings"], "calibration": found.calibration, "before": result.before,
-        "after": result.after, "trials": result.trials, "seed": asked.seed, "task": asked.task_name or result.task.name,
+        "after": result.after, **{f"{name}_change": c.to_json() for name, c in found.changes.items()},
+        "trials": result.trials, "seed": asked.seed, "task": asked.task_name or result.task.name,
         "task_options": dict(asked.task_options), "note": subject.note, "export_max_error": found.max_error,
         "versions": versions(), "machine": machine(), "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }  # fmt: skip
@@ -103,7 +108,7 @@ def shown(result: Result, subject: Subject, asked: Asked, found: Found, seconds:
     return report.Evidence(
         subject=describe(subject), task_line=task.name, target=asked.target, met=result.met,
         sentence=result.sentence, primary=task.primary, before=result.before, after=result.after,
-        trials=result.trials, chosen=row["key"],
+        changes=found.changes, trials=result.trials, chosen=row["key"],
         chosen_text=f"{method.name}: {method.summary} Then {found.calibration}. {row.get('note') or ''}",
         test_count=len(task.test), validation_count=len(task.val), input_shape=task.input_shape,
         normalised_inside=task.normalise is not None, versions=versions(), machine=machine(),

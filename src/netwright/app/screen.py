@@ -25,7 +25,7 @@ class View:
         self._row: Any = None
 
     def say(self, text: str = "") -> None:
-        (self._bar.console if self._bar else self.console).print(text, markup=False)
+        (self._bar.console if self._bar else self.console).print(text, markup=False, soft_wrap=True)
 
     def show(self, thing: Any) -> None:
         self.console.print(thing)

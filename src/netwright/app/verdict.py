@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from netwright.app import report
+from torch import Tensor
+
+from netwright.app import report, words
 from netwright.core.budget import Target
+from netwright.core.paired import Change, changes, judged
+from netwright.core.task import Task
 
 Figures = dict[str, Any]
 
 
-def judge(before: Figures, after: Figures, target: Target, metric: str, examples: int) -> tuple[bool, str]:
-    """Whether what was asked is met by the written files, on test data, in words."""
+def changes_of(tested: Mapping[str, tuple[Tensor, Tensor]], task: Task) -> dict[str, Change]:
+    """How the metrics moved from 'before' to 'after', whose outputs and targets are of the same examples."""
+    before, after = (judged(*tested[name], task.kind) for name in ("before", "after"))
+    return changes(before, after, task.outputs if task.kind == "multilabel" else 1)
+
+
+def judge(
+    before: Figures, after: Figures, target: Target, metric: str, moved: Mapping[str, Change]
+) -> tuple[bool, str]:
+    """Whether what was asked is met by the written files, on test data, in words.
+
+    moved: each metric, on the test examples, the primary one first.
+    """
     faster, smaller = 1 / after["onnx_ratio"], before["bytes"] / after["bytes"]
     drop = before[metric] - after[metric]
     met = (
@@ -19,19 +35,25 @@ def judge(before: Figures, after: Figures, target: Target, metric: str, examples
         and (target.smaller is None or smaller >= target.smaller)
         and (target.max_drop is None or drop <= target.max_drop + 1e-9)
     )
-    digits = 1 if met else 2  # what is missed by a hair must not read as if it were met
-    moved = f"{abs(100 * drop):.{digits}f} points {'less' if drop > 0 else 'more'} accurate"
     parts = [
-        f"{faster:.{digits}f}x faster",
-        f"{smaller:.{digits}f}x smaller",
-        "equally accurate" if drop == 0 else moved,
+        words.speeds(after, target.faster),
+        words.size_change(before["bytes"], after["bytes"], target.smaller),
+        ", ".join(
+            words.changed(name, change, target.max_drop if name == metric else None)
+            for name, change in moved.items()
+        ),
     ]
-    return met, f"{', '.join(parts)} on {examples} test examples never used before."
+    examples = next(iter(moved.values())).examples
+    return met, f"{'; '.join(parts)} on {words.number_of(examples, 'test example')} never used before."
 
 
 def line(when: str, figures: Figures, metric: str, more: str = "") -> str:
     """'before   97.8 % accuracy   0.410 ms   4.3 MB   ECE 3.1 %' for the terminal."""
-    ece = f"ECE {100 * figures['ece']:.1f} %{more}" if "ece" in figures else ""
-    value = report.percent(figures[metric])
-    latency_text, size = f"{figures['onnx_latency_ms']:.3f} ms", report.size_text(figures["bytes"])
-    return f"  {when}   {value} {metric}   {latency_text}   {size}   {ece}"
+    value = f"{words.figure(metric, figures[metric])} {words.NAMES[metric]}"
+    if metric == "r2":
+        value = "   ".join(
+            f"{words.NAMES[m]} {words.figure(m, figures.get(m))}" for m in ("r2", "mae", "rmse")
+        )
+    latency, size = f"{figures['onnx_latency_ms']:.3f} ms", report.size_text(figures["bytes"])
+    ece = f"   ECE {100 * figures['ece']:.1f} %{more}" if "ece" in figures else ""
+    return f"  {when}   {value}   {latency}   {size}{ece}"

@@ -68,7 +68,7 @@ def score(outputs: Tensor, targets: Tensor, kind: str) -> dict[str, float]:
     """Metrics of raw outputs (logits or values).
 
     classification: accuracy, nll, brier, ece (15 bins, equal width). multilabel: accuracy (mean over labels),
-    nll. regression: mse, mae, r2.
+    nll. regression: mse, rmse, mae, r2.
     """
     if kind == "classification":
         logp = outputs.double().log_softmax(1)
@@ -87,6 +87,7 @@ def score(outputs: Tensor, targets: Tensor, kind: str) -> dict[str, float]:
     spread = (targets.double() - targets.double().mean(0)).pow(2).sum()
     return {
         "mse": error.pow(2).mean().item(),
+        "rmse": error.pow(2).mean().sqrt().item(),
         "mae": error.abs().mean().item(),
         "r2": (1 - error.pow(2).sum() / spread.clamp_min(1e-12)).item(),
     }
