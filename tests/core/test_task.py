@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader, SubsetRandomSampler, TensorDataset
+from torch.utils.data import DataLoader, IterableDataset, SubsetRandomSampler, TensorDataset
 
 from netwright.core.errors import BadInput
 from netwright.core.split import ArraySplit, LoaderSplit, Normalise, first, take
@@ -121,6 +121,28 @@ def test_fingerprint_tells_tasks_apart():
     assert Task.from_arrays(x, y, **given).fingerprint() != same
 
 
+@pytest.mark.parametrize("role", ["val", "test"])
+def test_one_of_val_and_test_is_halved_by_class_and_train_stays(role):
+    x = np.arange(100, dtype=np.float32)[:, None]
+    y = np.repeat(np.arange(4), [40, 31, 20, 9])
+    task = Task.from_arrays(x, y, **{role: (x + 1000, y)}, seed=1)
+    assert (task.division, task.unseen) == ("halved", True)
+    assert task.train.inputs[0][:, 0].tolist() == list(range(100))
+    halves = [task.val, task.test]
+    assert sorted(torch.cat([s.inputs[0][:, 0] for s in halves]).tolist()) == list(range(1000, 1100))
+    counts = torch.stack([torch.bincount(s.targets, minlength=4) for s in halves])
+    assert (counts[0] - counts[1]).abs().max() <= 1
+    assert abs(len(task.val) - len(task.test)) <= 1
+    assert Task.from_arrays(x, y).division == "ours"
+    assert Task.from_arrays(x, y, val=(x, y), test=(x, y)).division == "given"
+
+
+def test_a_few_rows_of_many_classes_are_halved_too():
+    x, y = np.zeros((7, 2), np.float32), np.arange(7)
+    task = Task.from_arrays(x, y, test=(x, y))
+    assert {len(task.val), len(task.test)} == {3, 4}
+
+
 def loaders(n=50, batch=8):
     x, y = arrays(n)
     data = TensorDataset(torch.from_numpy(x), torch.from_numpy(y))
@@ -132,6 +154,36 @@ def test_loaders_become_a_task():
     task = Task.from_loaders(train, plain, plain, classes=["a", "b", "c", "d"])
     assert (task.outputs, task.input_shape, len(task.train)) == (4, (5,), 50)
     assert Task.from_loaders(train, plain, plain).outputs == 4
+
+
+def test_loaders_that_are_missing_come_from_the_one_that_is_given():
+    train, _ = loaders()
+    x, y = arrays(40, seed=5)
+    fresh = DataLoader(TensorDataset(torch.from_numpy(x), torch.from_numpy(y)), batch_size=8)
+    for given in ({"val": fresh}, {"test": fresh}):
+        task = Task.from_loaders(train, **given)
+        assert (task.division, len(task.train)) == ("halved", 50)
+        seen = torch.cat([b for s in (task.val, task.test) for b, _ in s.batches(64)])
+        assert sorted(seen.tolist()) == sorted(x.tolist())
+        counts = [torch.bincount(next(s.batches(64))[1], minlength=4) for s in (task.val, task.test)]
+        assert (counts[0] - counts[1]).abs().max() <= 1
+    task = Task.from_loaders(train)
+    assert task.division == "ours"
+    parts = [torch.cat([b for b, _ in s.batches(64)]) for s in (task.train, task.val, task.test)]
+    assert sorted(torch.cat(parts).tolist()) == sorted(train.dataset.tensors[0].tolist())
+    assert len(parts[1]) == len(parts[2]) > 5
+
+
+def test_a_stream_cannot_be_divided():
+    class Stream(IterableDataset):
+        def __len__(self):
+            return 8
+
+        def __iter__(self):
+            return iter([(torch.zeros(2), 0)] * 8)
+
+    with pytest.raises(BadInput, match="give val and test too"):
+        Task.from_loaders(DataLoader(Stream(), batch_size=4))
 
 
 def test_a_loader_shuffles_by_seed_and_selects_by_index():

@@ -28,6 +28,31 @@ def test_numeric_columns_and_given_splits(tmp_path):
     assert held.train.inputs[0][:, 1].tolist() == list(range(ROWS))
 
 
+def test_unseen_rows_judge_and_all_others_are_for_training(tmp_path):
+    part = lambda n: datasets.Dataset.from_dict(
+        {"a": [float(i) for i in range(n)], "label": [i % 2 for i in range(n)]}
+    )
+    part(ROWS).save_to_disk(tmp_path / "d")
+    datasets.DatasetDict(train=part(9), test=part(12)).save_to_disk(tmp_path / "fresh")
+    held = task(tmp_path / "d", unseen=tmp_path / "fresh")
+    assert [len(s) for s in (held.train, held.val, held.test)] == [ROWS, 6, 6]
+    assert held.division == "halved"
+    part(4).rename_column("a", "b").save_to_disk(tmp_path / "other")
+    with pytest.raises(BadInput, match="has no column 'a'"):
+        task(tmp_path / "d", unseen=tmp_path / "other")
+
+
+def test_unseen_pictures_have_the_classes_of_the_first(tmp_path):
+    part = lambda labels: datasets.Dataset.from_dict(
+        {"image": [Image.new("RGB", (8, 8), (40 * len(n), 0, 0)) for n in labels], "label": labels},
+        features=datasets.Features({"image": datasets.Image(), "label": datasets.Value("string")}),
+    )
+    part(["ape", "zebra"] * 10).save_to_disk(tmp_path / "d")
+    part(["zebra"] * 4).save_to_disk(tmp_path / "fresh")
+    held = task(tmp_path / "d", unseen=tmp_path / "fresh")
+    assert (len(held.train), held.val.targets.tolist()) == (20, [1, 1])
+
+
 def test_vectors_keep_their_shape_and_classes_their_names(tmp_path):
     x = np.random.default_rng(0).normal(size=(ROWS, 3, 4)).astype(np.float32)
     features = datasets.Features(

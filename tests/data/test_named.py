@@ -9,9 +9,9 @@ import sys
 import pytest
 import torch
 
+from netwright.core.division import cut
 from netwright.core.errors import BadInput
 from netwright.data import listing, names, task
-from netwright.data.division import divide
 
 
 def all_inputs(split) -> torch.Tensor:
@@ -21,6 +21,7 @@ def all_inputs(split) -> torch.Tensor:
 def test_digits_needs_nothing_and_is_divided_by_class():
     held = task("digits")
     assert (len(held.train), len(held.val), len(held.test)) == (1079, 359, 359)
+    assert held.division == "ours"
     assert held.input_shape == (1, 8, 8)
     assert held.outputs == 10
     assert held.meaning == "image"
@@ -42,14 +43,12 @@ def test_no_example_is_in_two_splits():
 
 
 def test_a_limit_takes_training_examples_only_and_smaller_is_inside_larger():
-    y = torch.arange(1000) % 7
-    train, val = divide(y, 0, 0.1)
-    large, val_large = divide(y, 0, 0.1, 300)
-    small, _ = divide(y, 0, 0.1, 100)
-    assert torch.equal(val, val_large)
-    assert len(large) == 300
-    assert len(small) == 100
+    train = torch.arange(0, 1000, 2)
+    large, small = cut(train, 0, 300), cut(train, 0, 100)
+    assert (len(large), len(small)) == (300, 100)
     assert set(small.tolist()) < set(large.tolist()) < set(train.tolist())
+    whole, part = task("digits"), task("digits", limit=50)
+    assert torch.equal(part.val.inputs[0], whole.val.inputs[0])
     assert len(task("digits", limit="50").train) == 50
 
 
@@ -90,8 +89,10 @@ def test_the_mnist_family(name, folder, needs_data):
     needs_data(folder)
     held = task(name, limit=2000)
     assert len(held.train) == 2000
-    assert len(held.test) == 10_000
-    assert len(held.val) in (5999, 6000)
+    assert held.division == "halved"
+    assert len(held.test) == len(held.val) == 5000
+    assert torch.bincount(held.test.targets).sub(torch.bincount(held.val.targets)).abs().max() <= 1
+    assert len(task(name).train) == 60_000
     x = all_inputs(held.train)
     assert x.shape == (2000, 1, 28, 28)
     assert abs(x.mean()) < 0.05
@@ -103,6 +104,7 @@ def test_the_mnist_family(name, folder, needs_data):
 def test_sst2_is_words_with_the_official_splits():
     held = task("sst2")
     assert (len(held.train), len(held.val)) == (6920, 872)
+    assert held.division == "given"
     assert held.input_shape == (48,)
     x = held.train.inputs[0]
     assert x.dtype == torch.int64

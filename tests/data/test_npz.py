@@ -35,12 +35,94 @@ def test_x_and_y_are_divided(tmp_path):
     assert rows == {tuple(r) for r in X.tolist()}
 
 
-def test_given_splits_stay_and_the_missing_one_is_divided_off(tmp_path):
-    held = task(saved(tmp_path, x_train=X, y_train=Y, x_test=X[:7] + 1, y_test=Y[:7]))
-    assert len(held.test) == 7
-    assert torch.equal(held.test.inputs[0], torch.from_numpy(X[:7] + 1))
-    assert len(held.val) == 9
-    assert len(held.train) == 51
+@pytest.mark.parametrize("role", ["val", "test"])
+def test_the_one_of_val_and_test_that_is_given_is_halved_and_train_stays(tmp_path, role):
+    """A network that learned x_train by heart must not be judged on any of it."""
+    fresh = X[:30] + 100
+    held = task(saved(tmp_path, x_train=X, y_train=Y, **{f"x_{role}": fresh, f"y_{role}": Y[:30]}))
+    assert held.division == "halved"
+    assert torch.equal(held.train.inputs[0], torch.from_numpy(X))
+    assert len(held.val) == len(held.test) == 15
+    rows = torch.cat([held.val.inputs[0], held.test.inputs[0]])
+    assert sorted(rows.tolist()) == sorted(fresh.tolist())
+    for split in (held.val, held.test):
+        assert torch.bincount(split.targets).tolist() == [5, 5, 5]
+
+
+def test_a_pool_is_divided_by_us_and_all_three_given_stay(tmp_path):
+    assert task(saved(tmp_path, x=X, y=Y)).division == "ours"
+    assert task(saved(tmp_path, x_train=X, y_train=Y)).division == "ours"
+    held = task(saved(tmp_path, x_train=X, y_train=Y, x_val=X[:9], y_val=Y[:9], x_test=X[:7], y_test=Y[:7]))
+    assert held.division == "given"
+    assert (len(held.train), len(held.val), len(held.test)) == (60, 9, 7)
+
+
+@pytest.mark.parametrize("suffix", ["", "_test"])
+def test_unseen_rows_judge_and_the_pool_is_all_for_training(tmp_path, suffix):
+    names = np.array(["ok", "scratch", "dent"])
+    fresh = tmp_path / "fresh.npz"
+    np.savez(fresh, **{f"x{suffix}": X[:20] + 100, f"y{suffix}": names[Y[:20]]})
+    held = task(saved(tmp_path, x=X, y=names[Y]), unseen=fresh)
+    assert held.division == "halved"
+    assert len(held.train) == 60
+    for split in (held.val, held.test):
+        assert len(split) == 10
+        place = (split.inputs[0] - 100).tolist()
+        for row, label in zip(place, split.targets.tolist(), strict=True):
+            nearest = np.abs(X[:20] - np.array(row)).sum(1).argmin()
+            assert held.classes[label] == names[Y[nearest]]
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"x": X[:, :3], "y": Y}, "x of test has shape (3,), that of train (5,)"),
+        ({"x": X}, "has no array 'y'"),
+        ({"x": X, "y": Y + 7}, "labels out of range: 9 in test"),
+    ],
+)
+def test_unseen_rows_of_another_form_are_one_line(tmp_path, arrays, message):
+    fresh = tmp_path / "fresh.npz"
+    np.savez(fresh, **arrays)
+    with pytest.raises(BadInput) as error:
+        task(saved(tmp_path, x=X, y=Y), unseen=fresh)
+    assert message in str(error.value)
+
+
+def test_several_inputs_come_under_the_networks_own_names(tmp_path):
+    left, right = X, np.arange(60 * 4).reshape(60, 4) % 11
+    path = saved(tmp_path, right=right, left=left, y=Y)
+    held = task(path, inputs=("right", "left"))
+    assert [i.name for i in held.inputs] == ["right", "left"] == [i.name for i in held.signature.inputs]
+    assert held.input_shapes == ((4,), (5,))
+    assert [t.dtype for t in held.train.inputs] == [torch.int64, torch.float32]
+    rows = {tuple(map(float, [*a, *b])) for a, b in zip(left, right, strict=True)}
+    (second, first), _ = next(held.test.batches(99))
+    assert {tuple(map(float, [*a, *b])) for a, b in zip(first, second, strict=True)} <= rows
+    assert [i.name for i in task(path).inputs] == ["left", "right"]
+    with pytest.raises(
+        BadInput, match=r"no array 'middle'; the network takes left, middle, and the file holds"
+    ):
+        task(path, inputs=("left", "middle"))
+
+
+def test_several_inputs_in_given_splits(tmp_path):
+    both = {f"{n}_{r}": X for n in ("a", "b") for r in ("train", "val")}
+    held = task(saved(tmp_path, **both, y_train=Y, y_val=Y))
+    assert (held.division, len(held.train), len(held.val), len(held.inputs)) == ("halved", 60, 30, 2)
+    with pytest.raises(BadInput, match="no array 'b_val'"):
+        task(saved(tmp_path, y_train=Y, y_val=Y, **{k: v for k, v in both.items() if k != "b_val"}))
+
+
+@pytest.mark.parametrize(
+    ("shape", "kind", "layout"),
+    [((60, 9, 8, 3), "u1", "CHW"), ((60, 9, 8), "u1", "CHW"), ((60, 3, 9, 8), "f8", "CHW"),
+     ((60, 9, 8, 1), "f4", "HWC"), ((60, 5), "f4", "F"), ((60, 9, 8), "f4", ""), ((60, 3, 8, 3), "f4", "")],
+)  # fmt: skip
+def test_the_layout_says_what_is_known(tmp_path, shape, kind, layout):
+    held = task(saved(tmp_path, x=np.ones(shape, kind), y=Y))
+    assert held.signature.inputs[0].layout == layout
+    assert held.train.inputs[0].dtype == (torch.uint8 if kind == "u1" else torch.float32)
 
 
 @pytest.mark.parametrize("shape", [(60, 9, 8, 3), (60, 3, 9, 8), (60, 9, 8), (60, 1, 9, 8)])
@@ -97,9 +179,9 @@ def with_nan(values, what=np.nan):
         ({"x": X, "y": Y[:50]}, "x has 60 examples, y has 50"),
         ({"x": X[:, 0], "y": Y}, "has shape (60,)"),
         ({"x": X}, "has no array 'y'; it holds x"),
-        ({"a": X}, "has no array 'x'; it holds a"),
+        ({"a": X}, "has no array 'y'; it holds a"),
         ({"x_train": X, "y_train": Y, "x_val": X}, "has no array 'y_val'"),
-        ({"x_train": X, "y_train": Y, "x_test": X[:, :3], "y_test": Y}, "test inputs have shape (3,)"),
+        ({"x_train": X, "y_train": Y, "x_test": X[:, :3], "y_test": Y}, "x of test has shape (3,)"),
         ({"x": X[:0], "y": Y[:0]}, "x is empty"),
         ({"x": X[:4], "y": Y[:4]}, "split is empty"),
         ({"x": X.astype(object), "y": Y}, "Python objects, which could run code"),

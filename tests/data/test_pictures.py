@@ -19,9 +19,11 @@ from PIL import Image
 from tests.data.making import packed
 
 from netwright.core.errors import BadInput
+from netwright.core.split import first
 from netwright.data import task
 from netwright.data.decode import Broken, header, parse_size, pixels
 from netwright.data.layout import arrange, is_picture
+from netwright.data.pictures import read_pictures
 
 
 def everything(held) -> tuple[torch.Tensor, torch.Tensor]:
@@ -71,9 +73,38 @@ def test_split_folders_are_honoured(photos):
     assert [len(s) for s in (held.train, held.val, held.test)] == [12, 12, 12]
     shutil.rmtree(root / "valid")
     held = task(root)
-    assert len(held.test) == 12
-    assert len(held.val) == 2
-    assert len(held.train) == 10
+    assert held.division == "halved"
+    assert [len(s) for s in (held.train, held.val, held.test)] == [12, 6, 6]
+    shutil.rmtree(root / "test")
+    assert task(root).division == "ours"
+
+
+def test_unseen_pictures_judge_and_all_others_are_for_training(photos, tmp_path):
+    root = photos(each=8)
+    fresh = tmp_path / "fresh"
+    for name, count in (("cat", 6), ("dog", 4)):
+        (fresh / name).mkdir(parents=True)
+        for i in range(count):
+            (fresh / name / f"{i}.png").write_bytes(photos.picture(500 + i, size=(20, 20)))
+    held = task(root, unseen=fresh)
+    assert held.division == "halved"
+    assert [len(s) for s in (held.train, held.val, held.test)] == [16, 5, 5]
+    assert held.val.targets.tolist() == [0, 0, 0, 1, 1]
+    assert first(held.test, 1)[0].shape == (1, 3, 12, 10)
+    (fresh / "dog").rename(fresh / "newt")
+    with pytest.raises(BadInput, match="class 'newt' of"):
+        task(root, unseen=fresh)
+
+
+def test_pictures_are_read_one_at_a_time_as_a_task_reads_them(photos):
+    root = photos(each=8)
+    found = list(read_pictures(root, (3, 12, 10), ("cat", "dog")))
+    assert [p.label for p in found] == [0] * 8 + [1] * 8
+    assert np.array_equal(np.stack([p.pixels for p in found]), task(root).train.images.numpy())
+    assert {p.label for p in read_pictures(root / "cat", (1, 4, 4))} == {None}
+    (root / "cat" / "001.png").write_bytes(b"no picture")
+    with pytest.raises(BadInput, match=r"cat/001.png is broken"):
+        list(read_pictures(root, (3, 12, 10)))
 
 
 def test_the_cache_is_used_until_a_picture_changes(photos, cache):

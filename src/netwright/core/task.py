@@ -8,22 +8,18 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from netwright.core.errors import BadInput
+from netwright.core.division import Division, divide
+from netwright.core.errors import BadInput, NotApplicable
 from netwright.core.signature import Input, Signature
 from netwright.core.split import ArraySplit, LoaderSplit, Normalise, Permute, Split, first, sample
 
 Kind = Literal["classification", "multilabel", "regression"]
 Meaning = Literal["image", "sequence", "tokens", "table", "other"]
-
-# How the three splits came about: as they were given; one of val and test given and halved; cut by us from one pool,
-# so that a network which was trained elsewhere may have seen any of it
-Division = Literal["given", "halved", "ours"]
 
 PRIMARY: dict[str, str] = {"classification": "accuracy", "multilabel": "accuracy", "regression": "r2"}
 
@@ -175,7 +171,8 @@ class Task:
         meaning: Meaning | None = None,
         seed: int = 0,
     ) -> Task:
-        """From numpy arrays or tensors. What is not given of val and test is split off x, y (15 % each, seeded).
+        """From numpy arrays or tensors. One of val and test given: it is halved, and x, y are all for training.
+        Neither: 15 % of x, y each (core/division.py); a network that was trained elsewhere may have seen those rows.
 
         x: (N, ...) float or uint8, or a tuple of such arrays; y: (N,) integers (classification),
         (N, L) of 0 and 1 (multi-label) or floats (regression). Integers of other types become int64.
@@ -183,8 +180,6 @@ class Task:
         from netwright.core.checks import as_inputs, as_targets, check_classes, guess_kind
 
         x_train, y_train = as_inputs(x, f"{name}: x"), as_targets(y, f"{name}: y")
-        if len(x_train[0]) != len(y_train):
-            raise BadInput(f"{name}: x and y have different lengths: {len(x_train[0])} and {len(y_train)}")
         kind = kind or guess_kind(y_train)
         parts = {"train": (x_train, y_train)}
         for role, given in (("val", val), ("test", test)):
@@ -193,13 +188,17 @@ class Task:
                     as_inputs(given[0], f"{name}: {role} x"),
                     as_targets(given[1], f"{name}: {role} y"),
                 )
-        missing = [role for role in ("val", "test") if role not in parts]
-        if missing:
-            pools = split_indices(y_train, [0.15] * len(missing), seed, stratify=kind == "classification")
-            parts["train"] = tuple_at(x_train, pools[0]), y_train[pools[0]]
-            for role, index in zip(missing, pools[1:], strict=True):
-                parts[role] = tuple_at(x_train, index), y_train[index]
+        for role, (xs, ys) in parts.items():
+            if len(xs[0]) != len(ys):
+                raise BadInput(
+                    f"{name}: x and y of {role} have different lengths: {len(xs[0])} and {len(ys)}"
+                )
         outputs, classes = check_classes({r: p[1] for r, p in parts.items()}, kind, tuple(classes), name)
+        places, division = divide({r: ys for r, (_, ys) in parts.items()}, seed, kind == "classification")
+        parts = {
+            role: (tuple_at(parts[source][0], index), parts[source][1][index])
+            for role, (source, index) in places.items()
+        }
         shape = x_train[0].shape[1:]
         guess: Meaning = (
             "image" if len(shape) == 3 and shape[0] in (1, 3) else "table" if len(shape) == 1 else "other"
@@ -207,28 +206,33 @@ class Task:
         splits: dict[str, Any] = {role: ArraySplit(xs, ys, normalise) for role, (xs, ys) in parts.items()}
         return cls(
             name=name, kind=kind, outputs=outputs, classes=classes, meaning=meaning or guess,
-            normalise=normalise, **splits,
+            normalise=normalise, division=division, **splits,
         )  # fmt: skip
 
     @classmethod
     def from_loaders(
         cls,
         train: DataLoader[Any],
-        val: DataLoader[Any],
-        test: DataLoader[Any],
+        val: DataLoader[Any] | None = None,
+        test: DataLoader[Any] | None = None,
         *,
         classes: Sequence[str] = (),
         kind: Kind = "classification",
         outputs: int | None = None,
         name: str = "loaders",
         meaning: Meaning | None = None,
+        seed: int = 0,
     ) -> Task:
-        """From the user's own DataLoaders, whose batches are (input, target) or (input_1, ..., target)."""
-        splits: dict[str, Any] = {
-            "train": LoaderSplit(train),
-            "val": LoaderSplit(val),
-            "test": LoaderSplit(test),
-        }
+        """From the user's own DataLoaders, whose batches are (input, target) or (input_1, ..., target).
+
+        One of val and test given: it is halved. Neither: 15 % of train each, which a network that was trained
+        elsewhere may have seen.
+        """
+        given = {"train": train, "val": val, "test": test}
+        splits: dict[str, Any] = {r: LoaderSplit(loader) for r, loader in given.items() if loader is not None}
+        division: Division = "given"
+        if len(splits) < 3:
+            splits, division = _divided(splits, kind, seed, name)
         for role, split in splits.items():
             if len(split) == 0:
                 raise BadInput(f"task '{name}': the {role} split is empty")
@@ -237,7 +241,10 @@ class Task:
         names = tuple(classes) or (tuple(str(c) for c in range(outputs)) if kind == "classification" else ())
         shape = first(splits["val"], 1)[0].shape[1:]
         guess: Meaning = "image" if len(shape) == 3 and shape[0] in (1, 3) else "other"
-        return cls(name=name, kind=kind, outputs=outputs, classes=names, meaning=meaning or guess, **splits)
+        return cls(
+            name=name, kind=kind, outputs=outputs, classes=names, meaning=meaning or guess, division=division,
+            **splits,
+        )  # fmt: skip
 
 
 _OUTPUTS = {
@@ -256,6 +263,21 @@ def tuple_at(tensors: tuple[Tensor, ...], index: Tensor) -> tuple[Tensor, ...]:
     return tuple(t[index] for t in tensors)
 
 
+def _divided(splits: dict[str, Split], kind: Kind, seed: int, name: str) -> tuple[dict[str, Split], Division]:
+    """Three splits from the one or two that are given; reads the targets of what is cut, once."""
+    cut = next((role for role in ("val", "test") if role in splits), "train")
+    try:
+        targets = {role: torch.arange(len(split)) for role, split in splits.items()}
+        targets[cut] = torch.cat([y for _, y in splits[cut].batches(256)])
+        places, division = divide(targets, seed, kind == "classification")
+        parts = {role: splits[at] if at != cut else splits[at].select(i) for role, (at, i) in places.items()}
+    except NotApplicable as reason:
+        raise BadInput(
+            f"task '{name}': give val and test too, for train cannot be divided ({reason})"
+        ) from None
+    return parts, division
+
+
 def count_outputs(split: Split, kind: Kind) -> int:
     """Width of the output, read from the targets."""
     top = 0
@@ -264,21 +286,3 @@ def count_outputs(split: Split, kind: Kind) -> int:
             return 1 if targets.dim() == 1 else targets.shape[1]
         top = max(top, int(targets.max()))
     return top + 1
-
-
-def split_indices(targets: Tensor, fractions: Sequence[float], seed: int, stratify: bool) -> list[Tensor]:
-    """Indices of the remainder, then of one part per fraction. Stratified by class where there are classes."""
-    rng = np.random.default_rng(seed)
-    y = targets.numpy()
-    pools: list[list[np.ndarray]] = [[] for _ in range(len(fractions) + 1)]
-    groups = (
-        [np.flatnonzero(y == c) for c in np.unique(y)] if stratify and y.ndim == 1 else [np.arange(len(y))]
-    )
-    for members in groups:
-        order, start = rng.permutation(members), 0
-        for i, fraction in enumerate(fractions):
-            count = round(fraction * len(members))
-            pools[i + 1].append(order[start : start + count])
-            start += count
-        pools[0].append(order[start:])
-    return [torch.from_numpy(np.sort(np.concatenate(pool))) for pool in pools]

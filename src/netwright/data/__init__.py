@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from netwright.core.errors import BadInput, UnknownName
+from netwright.core.paths import exists
 from netwright.data.places import locate
 from netwright.data.sources import SOURCES, source
 
@@ -26,16 +27,28 @@ def names() -> tuple[str, ...]:
     return tuple(SOURCES)
 
 
-def task(name_or_path: str | Path, seed: int = 0, **options: Any) -> Task:
+def task(name_or_path: str | Path, seed: int = 0, unseen: str | Path | None = None, **options: Any) -> Task:
     """A task with fixed, seeded training, validation and test splits.
 
     name_or_path: a name (`names()`), or a path: .npz, image folder (also as .zip or .tar), .csv, .tsv, .parquet,
     or a folder that Hugging Face `datasets` saved. options: `limit` (training examples) everywhere, and what the
     kind of data takes: `size` and `channels` (images), `target` and `drop` (tables), `kind`.
+
+    Validation and test rows are never cut from rows called train: core/division.py. unseen: a path to rows of the
+    same form that the network has not seen; their halves become validation and test, all others are for training.
     """
     load, where = _loader(name_or_path)
     path = where.get("path")
-    return _call(load, path.name if path else str(name_or_path), {**where, "seed": seed, **options})
+    if unseen is not None and not exists(Path(unseen)):
+        raise BadInput(f"{unseen}: no such file or folder")
+    if unseen is not None and path is not None:
+        options["unseen"] = unseen
+    held = _call(load, path.name if path else str(name_or_path), {**where, "seed": seed, **options})
+    if unseen is not None and path is None:
+        from netwright.data.unseen import judged_by
+
+        return judged_by(held, Path(unseen), seed)
+    return held
 
 
 def takes(name_or_path: str | Path, option: str) -> bool:

@@ -12,5 +12,5 @@ CLASSES = (
 
 
 def load(seed: int = 0, limit: int | None = None) -> Task:
-    """About 54,000 train, 6,000 validation, the official 10,000 test images, ten classes."""
+    """The official 60,000 for training; the official 10,000 test images are halved for validation and test."""
     return task_of(source("fashion-mnist"), CLASSES, 0.2860, 0.3530, seed, limit)

@@ -7,9 +7,9 @@ from typing import Any, Literal
 
 import torch
 
+from netwright.core.division import cut
 from netwright.core.split import ArraySplit, Normalise
 from netwright.core.task import Task
-from netwright.data.division import cut
 from netwright.data.mapped import channel_moments
 
 

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from netwright.core.errors import BadInput, MissingExtra, UnknownName
+from netwright.core.signature import Feature, Input
 from netwright.core.task import Kind, Task
 from netwright.data.archive import Member
 from netwright.data.finish import finish
-from netwright.data.pictures import task_of_pictures
+from netwright.data.pictures import Source, task_of_pictures
 from netwright.data.targets import encode, kind_of
 
 _USUAL = ("label", "labels", "target", "class", "y", "fine_label")
@@ -28,26 +29,37 @@ def load(
     size: int | str | tuple[int, int] | None = None,
     channels: int | None = None,
     kind: Kind | None = None,
+    unseen: str | Path | None = None,
 ) -> Task:
-    """Images or numeric columns. Splits train, validation and test are honoured; missing ones are divided off.
+    """Images or numeric columns. Splits train, validation and test are honoured; where one of the latter is missing
+    the other is halved, where both are, 15 % each are divided off. unseen: another such folder, whose rows (its test
+    split, where it has splits) are halved for validation and test; then all others are for training.
 
     target: the column to predict (default: label or the like). Images become (C, H, W) uint8 as in an image
     folder; numeric columns become (F,) or, if there is one only, whatever shape it has.
     """
     parts = _open(path)
     train = parts["train"]
+    if unseen is not None:
+        parts = {"train": train}
     column = _target(path, train, target)
+    fresh = None if unseen is None else _judging(Path(unseen), train, column)
     others = [name for name in train.column_names if name != column]
     images = [n for n in others if type(train.features[n]).__name__ == "Image"]
     if images:
         if kind not in (None, "classification"):
             raise BadInput(f"{path}: image data is read for classification, not for {kind}")
         names = _class_names(path, train, column)
+        listed = lambda where, held: Source(
+            str(where), lambda: _pictures(held, images[0], column, names, where)
+        )
         task = task_of_pictures(
-            str(path), path.name, lambda: _pictures(parts, images[0], column, names, path), seed, limit,
-            size, channels, tuple(f"{i:06d}" for i in range(len(names))),
+            listed(path, parts), path.name, seed, limit, size, channels, tuple(f"{i:06d}" for i in range(len(names))),
+            None if fresh is None else listed(unseen, {"test": fresh}),
         )  # fmt: skip
         return replace(task, classes=tuple(map(str, names)))
+    if fresh is not None:
+        parts["test"] = fresh
     given = {role: (_inputs(path, part, others), _column(part, column)) for role, part in parts.items()}
     chosen = kind or kind_of(given["train"][1])
     targets, classes = encode({r: y for r, (_, y) in given.items()}, chosen, path.name)
@@ -57,11 +69,17 @@ def load(
         *pairs["train"], val=pairs.get("val"), test=pairs.get("test"), name=path.name, kind=chosen,
         classes=classes, seed=seed,
     )  # fmt: skip
-    return finish(task, seed, limit, None)
+    shape = task.input_shape
+    inputs = (
+        Input("input", shape, layout="F", features=tuple(Feature(name) for name in others))
+        if shape == (len(others),)
+        else Input(others[0], shape)
+    )
+    return finish(replace(task, inputs=(inputs,), target=column), seed, limit, None)
 
 
-def _open(path: Path) -> dict[str, Any]:
-    """Data sets by role."""
+def _open(path: Path, judging: bool = False) -> dict[str, Any]:
+    """Data sets by role; judging: a split named train is not needed."""
     try:
         from datasets import DatasetDict, load_from_disk
     except ImportError:
@@ -77,12 +95,25 @@ def _open(path: Path) -> dict[str, Any]:
         parts = {"train": held}
     else:
         parts = {_ROLES[name]: part for name, part in held.items() if name in _ROLES}
-        if "train" not in parts:
+        if not parts or not (judging or "train" in parts):
             raise BadInput(f"{path} has no split named train; it has {', '.join(map(str, held))}")
     for role, part in parts.items():
         if len(part) == 0:
             raise BadInput(f"{path}: the {role} split is empty")
     return parts
+
+
+def _judging(path: Path, train: Any, column: str) -> Any:
+    """The rows of a folder that only judge: its test split, else validation, else the only data set."""
+    parts = _open(path, judging=True)
+    held = next(parts[role] for role in ("test", "val", "train") if role in parts)
+    for name in train.column_names:
+        if name not in held.column_names:
+            raise BadInput(f"{path} has no column '{name}'; it has {', '.join(held.column_names)}")
+    names = [getattr(part.features[column], "names", None) for part in (train, held)]
+    if names[0] != names[1]:
+        raise BadInput(f"{path} names the classes of '{column}' {names[1]}, the training rows {names[0]}")
+    return held
 
 
 def _target(path: Path, train: Any, target: str | None) -> str:

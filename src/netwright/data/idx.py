@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from netwright.core.division import cut, halves
 from netwright.core.errors import BadInput
 from netwright.core.split import ArraySplit, Normalise
 from netwright.core.task import Task
-from netwright.data.division import divide
 from netwright.data.places import require
 from netwright.data.sources import Source
 
@@ -46,15 +46,17 @@ def read(path: Path) -> np.ndarray:
 def task_of(
     source: Source, classes: Sequence[str], mean: float, std: float, seed: int, limit: int | None
 ) -> Task:
-    """Images (1, 28, 28) uint8; a tenth of the official training set is for validation; the official test set."""
+    """Images (1, 28, 28) uint8; the official training set is for training; validation and test are
+    the halves of the official test set, which no network that was trained as usual has seen."""
     x, y, x_test, y_test = (torch.from_numpy(read(path).copy()) for path in require(source))
     y, y_test = y.long(), y_test.long()
-    train, val = divide(y, seed, 0.1, limit)
+    train = cut(torch.arange(len(y)), seed, limit)
+    val, test = halves(y_test, seed, stratify=True)
     normalise = Normalise([mean], [std], scale=1 / 255)
     return Task(
         source.name, "classification",
         ArraySplit((x[train][:, None],), y[train], normalise),
-        ArraySplit((x[val][:, None],), y[val], normalise),
-        ArraySplit((x_test[:, None],), y_test, normalise),
-        len(classes), tuple(classes), "image", normalise,
+        ArraySplit((x_test[val][:, None],), y_test[val], normalise),
+        ArraySplit((x_test[test][:, None],), y_test[test], normalise),
+        len(classes), tuple(classes), "image", normalise, division="halved",
     )  # fmt: skip

@@ -32,10 +32,11 @@ def is_picture(name: str) -> bool:
     return not hidden and parts[-1].lower().endswith(SUFFIXES)
 
 
-def arrange(names: Sequence[str], what: str, classes: Sequence[str] = ()) -> Layout:
+def arrange(names: Sequence[str], what: str, classes: Sequence[str] = (), partial: bool = False) -> Layout:
     """<class>/.../<picture>, or <split>/<class>/.../<picture> with a split 'train'. Common top folders are ignored.
 
     The pictures stay in the order given. classes: the folders' names in the order of the labels, default sorted.
+    partial: pictures that nothing learns from, which need not be of several classes.
     """
     kept = [name for name in names if is_picture(name)]
     if not kept:
@@ -59,6 +60,6 @@ def arrange(names: Sequence[str], what: str, classes: Sequence[str] = ()) -> Lay
         if path[0] not in known:
             raise BadInput(f"{what}: the class '{path[0]}' of '{name}' does not occur in the training split")
         labels.append(known.index(path[0]))
-    if len(trained) < 2:
+    if len(trained) < 2 and not partial:
         raise BadInput(f"{what} has one class only ('{min(trained)}'); there is nothing to learn")
     return Layout(tuple(kept), tuple(labels), roles, known)

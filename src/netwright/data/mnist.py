@@ -8,5 +8,5 @@ from netwright.data.sources import source
 
 
 def load(seed: int = 0, limit: int | None = None) -> Task:
-    """About 54,000 train, 6,000 validation, the official 10,000 test images, ten classes."""
+    """The official 60,000 for training; the official 10,000 test images are halved for validation and test."""
     return task_of(source("mnist"), [str(d) for d in range(10)], 0.1307, 0.3081, seed, limit)

@@ -1,16 +1,22 @@
-"""The user's arrays: an .npz with x and y, or with x_train, y_train and any of x_val, y_val, x_test, y_test."""
+"""The user's arrays: an .npz with x and y, or with x_train, y_train and any of x_val, y_val, x_test, y_test.
+
+A network with several inputs has them under their own names: left and right, or left_train, right_train, ...
+"""
 
 from __future__ import annotations
 
 import zipfile
 import zlib
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import psutil
 
 from netwright.core.errors import BadInput
+from netwright.core.signature import Input
 from netwright.core.task import Kind, Task
 from netwright.data.finish import finish
 from netwright.data.targets import encode, kind_of
@@ -18,28 +24,77 @@ from netwright.data.targets import encode, kind_of
 _ROLES = ("train", "val", "test")
 
 
-def load(path: Path, seed: int = 0, limit: int | None = None, kind: Kind | None = None) -> Task:
-    """Float inputs are taken as they are; uint8 inputs of 3 or 4 dimensions are images and are normalised.
+class Part(NamedTuple):
+    """The arrays of one split: inputs (N, ...) each, targets (N,) or (N, L)."""
+
+    inputs: tuple[np.ndarray, ...]
+    targets: np.ndarray
+
+
+def load(
+    path: Path,
+    seed: int = 0,
+    limit: int | None = None,
+    kind: Kind | None = None,
+    unseen: str | Path | None = None,
+    inputs: Sequence[str] | None = None,
+) -> Task:
+    """Float inputs are taken as they are; uint8 inputs of 3 or 4 dimensions are images, the first is normalised.
 
     x: (N, ...); images (N, H, W), (N, C, H, W) or (N, H, W, C). y: (N,) numbers or names, or (N, L) of 0 and 1.
-    What is missing of val and test is divided off the training arrays (15 % each).
+    inputs: the network's names for its inputs, in its order; default x, or else all but y in alphabetical order.
+    One of val and test given: it is halved. Neither: 15 % each are divided off. unseen: another such file, whose
+    x and y (or x_test and y_test) are halved for validation and test; then x and y here are all for training.
     """
     arrays = read(path)
-    if "x_train" in arrays or "y_train" in arrays:
-        pairs = {role: (f"x_{role}", f"y_{role}") for role in _ROLES}
-    else:
-        pairs = {"train": ("x", "y")}
-    parts: dict[str, tuple[Any, Any]] = {}
-    for role, (x, y) in pairs.items():
-        if (x in arrays) != (y in arrays) or (role == "train" and x not in arrays):
-            missing = y if x in arrays else x
+    divided = any(name.endswith("_train") for name in arrays)
+    names = _input_names(path, arrays, "_train" if divided else "", inputs)
+    parts = {"train": _part(path, arrays, names, "_train" if divided else "")}
+    if unseen is not None:
+        parts["test"] = judging(Path(unseen), names)
+    elif divided:
+        for role in _ROLES[1:]:
+            if any(f"{name}_{role}" in arrays for name in (*names, "y")):
+                parts[role] = _part(path, arrays, names, f"_{role}")
+    return _task(path, names, parts, seed, limit, kind, inputs)
+
+
+def _input_names(
+    path: Path, arrays: dict[str, np.ndarray], suffix: str, wanted: Sequence[str] | None
+) -> tuple[str, ...]:
+    """What the arrays of the inputs are called, in the network's order, without the split's suffix."""
+    stems = {name.removesuffix(suffix) for name in arrays if name.endswith(suffix)} - {"y"}
+    if wanted and (len(wanted) > 1 or wanted[0] in stems):
+        missing = [name for name in wanted if name not in stems]
+        if missing:
             raise BadInput(
-                f"{path} has no array '{missing}'; it holds {', '.join(sorted(arrays)) or 'nothing'}"
+                f"{path} has no array '{missing[0]}{suffix}'; the network takes {', '.join(wanted)}, "
+                f"and the file holds {_listed(arrays)}"
             )
-        if x in arrays:
-            parts[role] = (arrays[x], arrays[y])
-            _check_pair(path, x, y, *parts[role])
-    return _task(path, parts, seed, limit, kind)
+        return tuple(wanted)
+    if "x" in stems or not stems or (wanted and len(stems) > 1):
+        return ("x",)
+    return tuple(sorted(stems))
+
+
+def judging(path: Path, names: tuple[str, ...]) -> Part:
+    """The rows of a file that only judge: x_test and y_test, or x and y."""
+    arrays = read(path)
+    return _part(path, arrays, names, "_test" if "y_test" in arrays else "")
+
+
+def _part(path: Path, arrays: dict[str, np.ndarray], names: tuple[str, ...], suffix: str) -> Part:
+    for name in (*names, "y"):
+        if name + suffix not in arrays:
+            raise BadInput(f"{path} has no array '{name}{suffix}'; it holds {_listed(arrays)}")
+    y = arrays[f"y{suffix}"]
+    for name in names:
+        _check_pair(path, name + suffix, f"y{suffix}", arrays[name + suffix], y)
+    return Part(tuple(_images(arrays[name + suffix]) for name in names), y)
+
+
+def _listed(arrays: dict[str, np.ndarray]) -> str:
+    return ", ".join(sorted(arrays)) or "nothing"
 
 
 def read(path: Path) -> dict[str, np.ndarray]:
@@ -83,24 +138,45 @@ def _check_pair(path: Path, x_name: str, y_name: str, x: np.ndarray, y: np.ndarr
 
 
 def _task(
-    path: Path, parts: dict[str, tuple[Any, Any]], seed: int, limit: int | None, kind: Kind | None
-) -> Task:
-    what = path.name
-    for role, (x, _) in parts.items():
-        if x.shape[1:] != parts["train"][0].shape[1:]:
-            raise BadInput(
-                f"{what}: the {role} inputs have shape {x.shape[1:]}, those of train {parts['train'][0].shape[1:]}"
-            )
-    kind = kind or kind_of(parts["train"][1])
-    targets, classes = encode({role: y for role, (_, y) in parts.items()}, kind, what)
-    inputs = {role: _images(x) for role, (x, _) in parts.items()}
-    given = {r: (inputs[r], targets[r]) for r in parts}
+    path: Path, names: tuple[str, ...], parts: dict[str, Part], seed: int, limit: int | None, kind: Kind | None,
+    wanted: Sequence[str] | None,
+) -> Task:  # fmt: skip
+    what, train = path.name, parts["train"]
+    for role, part in parts.items():
+        for name, given, first in zip(names, part.inputs, train.inputs, strict=True):
+            if given.shape[1:] != first.shape[1:]:
+                raise BadInput(
+                    f"{what}: {name} of {role} has shape {given.shape[1:]}, that of train {first.shape[1:]}"
+                )
+    kind = kind or kind_of(train.targets)
+    targets, classes = encode({role: part.targets for role, part in parts.items()}, kind, what)
+    given = {role: (_fed(part.inputs), targets[role]) for role, part in parts.items()}
     task = Task.from_arrays(
         *given["train"], val=given.get("val"), test=given.get("test"), name=path.stem, kind=kind,
         classes=classes, seed=seed,
     )  # fmt: skip
-    image = inputs["train"].dtype == np.uint8 and inputs["train"].ndim == 4
+    called = names if names != ("x",) else tuple(wanted or ("input",))
+    inputs = tuple(
+        Input(name, x.shape[1:], layout=_layout(x.shape[1:]))
+        for name, x in zip(called, train.inputs, strict=True)
+    )
+    task = replace(task, inputs=inputs, target="y")
+    image = train.inputs[0].dtype == np.uint8 and train.inputs[0].ndim == 4
     return finish(task, seed, limit, "image" if image else None)
+
+
+def _fed(inputs: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
+    """Only the first input is normalised, and until then stays bytes; further ones become floats at once."""
+    return (inputs[0], *(x.astype(np.float32) if x.dtype == np.uint8 else x for x in inputs[1:]))
+
+
+def _layout(shape: tuple[int, ...]) -> str:
+    """The axes of an input, as far as its shape tells."""
+    if len(shape) == 1:
+        return "F"
+    if len(shape) == 3 and (shape[0] in (1, 3)) != (shape[2] in (1, 3)):
+        return "CHW" if shape[0] in (1, 3) else "HWC"
+    return ""
 
 
 def _images(x: np.ndarray) -> np.ndarray:

@@ -10,11 +10,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from netwright.core.division import cut
 from netwright.core.errors import BadInput
 from netwright.core.split import ArraySplit
 from netwright.core.task import Task
 from netwright.data.archive import readable
-from netwright.data.division import cut
 from netwright.data.places import require
 from netwright.data.sources import source
 

@@ -16,7 +16,7 @@ from netwright.core.split import take
 
 SETTING = (
     "Fashion-MNIST, CNN 16-32-64 trained 20 epochs on 3,000 images without augmentation or weight decay; "
-    "calibrators are fitted on a random half of the validation images (3,000), all figures on the 10,000 test images"
+    "calibrators are fitted on a random half of the validation images (2,500), all figures on the 5,000 test images"
 )
 
 

@@ -26,7 +26,7 @@ CLAIM = Claim(
     slug="distillation",
     paper="MNIST: a network makes 146 errors, taught by a larger one (67 errors) 74",
     setting=(
-        "10,000 training images, accuracy on 10,000 test images; each student alone for equally many steps, and for so "
+        "10,000 training images, accuracy on 5,000 test images; each student alone for equally many steps, and for so "
         "many more as the teacher's forward passes cost. MLP, as in the paper: MNIST; teacher 1200-1200 with dropout "
         "on digits shifted by up to 2 pixels, 20 epochs; student 800-800 without either, 10 epochs, temperature 20, "
         "weight 0.9. CNN: Fashion-MNIST; teacher of widths 16-32-64, 15 epochs; student the same pruned to a quarter "

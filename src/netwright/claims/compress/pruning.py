@@ -20,7 +20,7 @@ EPOCHS = 2.0
 SETTING = (
     "Fashion-MNIST, 10,000 training images, CNN 16-32-64 with batch norm trained 5 epochs; {percent} % of the "
     "multiply-accumulates removed at once, globally, counts not rounded; 2 epochs of fine-tuning (AdamW 1e-3, cosine) "
-    "for every arm; accuracy on the 10,000 test images, nothing selected on them"
+    "for every arm; accuracy on the 5,000 test images, nothing selected on them"
 )
 
 

@@ -15,7 +15,7 @@ CLAIM = Claim(
     paper="low-precision integers in place of floats: memory and latency smaller by 4 to 8 times in practice",
     setting=(
         "residual CNN of depth 8 and width 16, Fashion-MNIST at 28x28, 10,000 training images, 256 of them for "
-        "calibration; float and int8 ONNX files run in turn in ONNX Runtime, one thread, batch 1; 10,000 test images"
+        "calibration; float and int8 ONNX files run in turn in ONNX Runtime, one thread, batch 1; 5,000 test images"
     ),
     holds_if=(
         "the file is at most 0.33 of the float one, accuracy falls by at most 0.5 points and is at most 0.3 points "

@@ -29,7 +29,7 @@ CLAIM = Claim(
     setting=(
         "Fashion-MNIST, 2,000 training images, 3 seeds, 4 blocks in 3 stages, 5 epochs of AdamW 2e-3, batch 32; every "
         "arm as wide as comes nearest to 25,000 parameters: VAN and 'added' 26,780, 'no gate' 28,426, 'gate of 3x3' "
-        "22,490, ResNet 24,967; accuracy on the 10,000 test images"
+        "22,490, ResNet 24,967; accuracy on the 5,000 test images"
     ),
     full="CIFAR-10, 5,000 images, nearest to 150,000 parameters, 11 blocks, 8 epochs of AdamW 1e-3, batch 64",
     holds_if="VAN beats 'no gate' and 'gate of 3x3' by more than one pooled standard deviation over seeds",
