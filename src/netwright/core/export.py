@@ -6,7 +6,7 @@ import io
 import json
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,28 +14,24 @@ from typing import Any
 import onnx
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
 from netwright.core.checkpoint import atomic
-from netwright.core.compare import relative_error
 from netwright.core.errors import BadInput, NetwrightError, NotApplicable
 from netwright.core.graph.trace import trace
-from netwright.core.latency import onnx_feed, onnx_session
 from netwright.core.network import clone
+from netwright.core.onnx_names import rename
 from netwright.core.packed import ONNX_TRANSLATIONS, Packed
+from netwright.core.plain import plain
+from netwright.core.proof import outputs_of, prove
 from netwright.core.quiet import quiet, silent
+from netwright.core.signature import SIGNATURE, Signature
 from netwright.core.split import Normalise
 
 OPSET = 20
 METADATA = "netwright"
-TOLERANCE = 1e-4
-# a rounding that falls the other way moves a value by one step of its grid, and what follows with it
-TOLERANCE_QUANTISED = 5e-2
-TOLERANCE_HALF = 2e-2
 _FOLDED = 1024  # entries of a constant that the exporter may fold in a network of packed weights
 
 _TRANSLATIONS = dict(ONNX_TRANSLATIONS)
-_QUANTISING = {"QuantizeLinear", "DynamicQuantizeLinear"}
 
 
 def register_translation(operator: Callable[..., Any], translation: Callable[..., Any]) -> None:
@@ -75,16 +71,19 @@ def export(
     path: str | Path,
     normalise: nn.Module | None = None,
     dynamic_batch: bool = True,
+    signature: Signature | None = None,
 ) -> Exported:
     """Write `path` (.onnx or .pt2) in evaluation mode, on the CPU, and run it against the network.
 
     example: inputs, batch first, as the file will take them (before the normalisation, if one is given).
-    The ONNX file is self-contained; its inputs are 'input' (or input_0, input_1, ...), its output 'output' (or
-    output_0, ...); its metadata say whether normalisation is inside. Where the network cannot be exported for
-    any batch size, the file is for the example's own and the result says so.
-    Outputs may differ by TOLERANCE of the largest output; TOLERANCE_QUANTISED in networks that quantise,
-    TOLERANCE_HALF in networks of half precision. Raises NotApplicable where no exporter serves the network
-    and NetwrightError where the file gives other outputs; the file is then not written.
+    signature: what the file takes and gives, written into it: `signature_of` (core/load.py) reads it again.
+    The file is self-contained and opens with onnxruntime or torch alone. An ONNX file's inputs and outputs are
+    named as the signature says, else 'input' (or input_0, input_1, ...) and 'output' (or output_0, ...); its
+    metadata say whether normalisation is inside. Where the network cannot be exported for any batch size, the
+    file is for the example's own and the result says so.
+    Outputs may differ by TOLERANCE (core/proof.py) of the largest output; TOLERANCE_QUANTISED in ONNX files
+    that quantise, TOLERANCE_HALF in networks of half precision. Raises NotApplicable where no exporter serves
+    the network and NetwrightError where the file gives other outputs; the file is then not written.
     """
     path = Path(path)
     if path.suffix not in (".onnx", ".pt2"):
@@ -95,15 +94,19 @@ def export(
     subject = clone(network).cpu().eval()
     if normalise is not None:
         subject = Front(clone(normalise).cpu().eval(), subject)
+    if signature is not None and len(signature.inputs) != len(inputs):
+        raise BadInput(
+            f"the signature has {len(signature.inputs)} inputs, the network is given {len(inputs)}"
+        )
     inside = normalise is not None and any(isinstance(m, Normalise) for m in normalise.modules())
-    facts = {"normalise": "inside" if inside else "outside"}
+    facts = _Facts("inside" if inside else "outside", signature)
     write = _onnx_ways if path.suffix == ".onnx" else _pt2_ways
     failure: Exception | None = None
     for dynamic, content in write(subject, inputs, dynamic_batch, facts):
         try:
             with atomic(path) as temporary:
                 temporary.write_bytes(content())
-                error = _prove(subject, inputs, temporary, dynamic)
+                error = prove(subject, inputs, temporary, dynamic)
             return Exported(path, path.stat().st_size, error, dynamic)
         except BadInput:
             raise  # the disk, not the network
@@ -123,17 +126,41 @@ def _line(error: Exception | None) -> str:
     return text.strip().partition("\n")[0][:300] or type(error).__name__
 
 
+@dataclass(frozen=True)
+class _Facts:
+    """What a file says about itself. normalise: inside or outside."""
+
+    normalise: str
+    signature: Signature | None
+
+    def signed(self, outputs: int) -> dict[str, str]:
+        """The signature as a file of so many outputs holds it."""
+        if self.signature is None:
+            return {}
+        told = replace(self.signature, output_names=tuple(self.names("output", outputs)))
+        return {SIGNATURE: json.dumps(told.to_json())}
+
+    def names(self, stem: str, count: int) -> list[str]:
+        """The signature's names of the inputs or outputs where it has so many, else names of ours."""
+        if self.signature is None:
+            return _names(stem, count)
+        told = (
+            [i.name for i in self.signature.inputs] if stem == "input" else list(self.signature.output_names)
+        )
+        return told if len(told) == count else _names(stem, count)
+
+
 Way = tuple[bool, Callable[[], bytes]]
 
 
-def _pt2_ways(subject: nn.Module, inputs: tuple[Tensor, ...], dynamic: bool, facts: dict) -> Iterator[Way]:
+def _pt2_ways(subject: nn.Module, inputs: tuple[Tensor, ...], dynamic: bool, facts: _Facts) -> Iterator[Way]:
     """For any batch, then for one."""
     for batch in (True, False) if dynamic else (False,):
         program, varies = _program(subject, inputs, batch)
         yield varies, partial(_pt2_bytes, program, facts)
 
 
-def _onnx_ways(subject: nn.Module, inputs: tuple[Tensor, ...], dynamic: bool, facts: dict) -> Iterator[Way]:
+def _onnx_ways(subject: nn.Module, inputs: tuple[Tensor, ...], dynamic: bool, facts: _Facts) -> Iterator[Way]:
     """From the traced program or else by the older exporter, for any batch or else for one.
 
     The older exporter would follow one side of a branch on values without a word; so it is asked only about
@@ -163,10 +190,13 @@ def _program(
             raise NotApplicable(f"this network cannot be traced: {_line(error)}") from error
 
 
-def _pt2_bytes(program: torch.export.ExportedProgram, facts: dict[str, str]) -> bytes:
+def _pt2_bytes(program: torch.export.ExportedProgram, facts: _Facts) -> bytes:
     buffer = io.BytesIO()
+    program = plain(program)
+    signed = facts.signed(len(program.graph_signature.user_outputs))
+    extra = {METADATA: json.dumps({"normalise": facts.normalise}), **signed}
     with quiet():
-        torch.export.save(program, buffer, extra_files={METADATA: json.dumps(facts)})
+        torch.export.save(program, buffer, extra_files=extra)
     return buffer.getvalue()
 
 
@@ -175,11 +205,11 @@ def _onnx_bytes(
     program: torch.export.ExportedProgram | None,
     inputs: tuple[Tensor, ...],
     dynamic: bool,
-    facts: dict[str, str],
+    facts: _Facts,
 ) -> bytes:
     """The finished ONNX file, from the program or, without one, by running the network under the tracer."""
     with torch.no_grad():
-        outputs = _names("output", len(_outputs(subject, inputs)))
+        outputs = _names("output", len(outputs_of(subject, inputs)))
     given = _names("input", len(inputs))
     axes = {name: {0: "batch"} for name in given + outputs} if dynamic else None
     buffer: Any = io.BytesIO()
@@ -204,7 +234,9 @@ def _onnx_bytes(
                 input_names=given, output_names=outputs,
             )  # fmt: skip
     model = onnx.load_from_string(buffer.getvalue())
-    _finish(model, facts)
+    wanted = facts.names("input", len(given)) + facts.names("output", len(outputs))
+    rename(model.graph, dict(zip(given + outputs, wanted, strict=True)))
+    _finish(model, {f"{METADATA}.normalise": facts.normalise, **facts.signed(len(outputs))})
     return model.SerializeToString()
 
 
@@ -224,74 +256,10 @@ def _finish(model: onnx.ModelProto, facts: dict[str, str]) -> None:
         del node.metadata_props[:]
         node.doc_string = ""
     del model.graph.metadata_props[:]
-    onnx.helper.set_model_props(model, {f"{METADATA}.{key}": value for key, value in facts.items()})
+    onnx.helper.set_model_props(model, facts)
     onnx.checker.check_model(model)
 
 
 def _first_dim(value: onnx.ValueInfoProto) -> Any:
     dims = value.type.tensor_type.shape.dim
     return dims[0] if len(dims) else None
-
-
-def _prove(subject: nn.Module, inputs: tuple[Tensor, ...], path: Path, dynamic: bool) -> float:
-    """The largest relative error of the file over the example, random inputs, and another batch size."""
-    run, tolerance = _runner(path)
-    if any(t.dtype in (torch.float16, torch.bfloat16) for t in (*subject.parameters(), *inputs)):
-        tolerance = max(tolerance, TOLERANCE_HALF)
-    worst = 0.0
-    for tried in _trials(inputs, dynamic):
-        with torch.no_grad():
-            expected = _outputs(subject, tried)
-        got = run(tried)
-        if len(got) != len(expected):
-            raise NetwrightError(f"the file gives {len(got)} outputs, the network {len(expected)}")
-        for a, b in zip(expected, got, strict=True):
-            worst = max(worst, relative_error(a, b))
-    if not worst <= tolerance:
-        raise NetwrightError(
-            f"the exported {path.suffix} file gives other outputs than the network "
-            f"(relative difference {worst:.2g}, allowed {tolerance:g}); nothing was written"
-        )
-    return worst
-
-
-def _runner(path: Path) -> tuple[Callable[[tuple[Tensor, ...]], list[Tensor]], float]:
-    """How to run a written file, and the tolerance for it."""
-    if path.suffix == ".onnx":
-        quantises = any(node.op_type in _QUANTISING for node in onnx.load(path).graph.node)
-        session = onnx_session(path)
-
-        def run(inputs: tuple[Tensor, ...]) -> list[Tensor]:
-            return [torch.as_tensor(a) for a in session.run(None, onnx_feed(session, inputs))]
-
-        return run, TOLERANCE_QUANTISED if quantises else TOLERANCE
-    with quiet():
-        program = torch.export.load(io.BytesIO(path.read_bytes()))  # written by us a moment ago
-        module = program.module(check_guards=False)
-    quantises = any("quantize" in str(node.target) for node in program.graph.nodes)
-    return partial(_outputs, module), TOLERANCE_QUANTISED if quantises else TOLERANCE
-
-
-def _outputs(network: nn.Module, inputs: tuple[Tensor, ...]) -> list[Tensor]:
-    """The tensors among its outputs (None is none of a file's). The inputs stay, should the network write to them."""
-    return [t for t in tree_leaves(network(*(t.clone() for t in inputs))) if isinstance(t, Tensor)]
-
-
-def _trials(inputs: tuple[Tensor, ...], dynamic: bool) -> Iterator[tuple[Tensor, ...]]:
-    """The example; two random inputs of its shape; with a dynamic batch, one more of another size."""
-    generator = torch.Generator().manual_seed(0)
-    yield inputs
-    size = inputs[0].shape[0] if inputs and inputs[0].dim() else 1
-    for batch in (size, size, *((size + 3,) if dynamic else ())):
-        yield tuple(_like(t, batch if t.dim() and t.shape[0] == size else None, generator) for t in inputs)
-
-
-def _like(tensor: Tensor, batch: int | None, generator: torch.Generator) -> Tensor:
-    """Random values spread as the example's: normal for floats, drawn from its range for integers."""
-    shape = tensor.shape if batch is None else (batch, *tensor.shape[1:])
-    if tensor.is_floating_point():
-        std, mean = torch.std_mean(tensor.double(), correction=0)
-        noise = torch.randn(shape, generator=generator, dtype=torch.float64)
-        return (noise * (std if std > 0 else 1.0) + mean).to(tensor.dtype)
-    low, high = int(tensor.min()), int(tensor.max())
-    return torch.randint(low, high + 1, shape, generator=generator).to(tensor.dtype)

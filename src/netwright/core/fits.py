@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import zipfile
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,6 +13,7 @@ from torch import Tensor, nn
 from netwright.core.errors import BadInput
 from netwright.core.network import call, device_of, evaluating, move
 from netwright.core.quiet import quiet
+from netwright.core.signature import SIGNATURE, Signature
 from netwright.core.task import Task
 
 
@@ -25,6 +29,45 @@ def input_shapes(network: nn.Module) -> tuple[tuple[int | None, ...], ...] | Non
 def normalises(network: nn.Module) -> bool:
     """Whether the network's file carries the normalisation of its inputs, as those of `export` can."""
     return _facts(network).get("normalise") == "inside"
+
+
+def signature_for(network: nn.Module, task: Task) -> Signature:
+    """The task's signature, with the inputs and outputs named as the network's file names them."""
+    told, facts = task.signature, _facts(network)
+    own = signature_of(network)
+    names = [i.name for i in own.inputs] if own else [name for name, _ in facts.get("inputs", ())]
+    if len(names) == len(told.inputs) == len(set(names)):
+        inputs = tuple(replace(i, name=name) for i, name in zip(told.inputs, names, strict=True))
+        told = replace(told, inputs=inputs)
+    outputs = own.output_names if own else tuple(facts.get("outputs", ()))
+    return replace(told, output_names=outputs) if outputs else told
+
+
+def signature_of(source: nn.Module | str | Path) -> Signature | None:
+    """What a file of `export` (or a network that was loaded from one) says that it takes and gives.
+
+    None for one that carries no signature. A .pt2 is read as the archive that it is: nothing in it is run.
+    BadInput for a damaged signature, and for what is no .onnx or .pt2 file.
+    """
+    text = _facts(source).get("signature") if isinstance(source, nn.Module) else _carried(Path(source))
+    return Signature.from_json(text) if text else None
+
+
+def _carried(path: Path) -> str | None:
+    """The text of the signature in a file."""
+    try:
+        if path.suffix.lower() == ".onnx":
+            import onnx
+
+            held = onnx.load(path, load_external_data=False).metadata_props
+            return next((p.value for p in held if p.key == SIGNATURE), None)
+        with zipfile.ZipFile(path) as archive:
+            inside = [name for name in archive.namelist() if name.endswith(f"extra/{SIGNATURE}")]
+            return archive.read(inside[0]).decode() if inside else None
+    except FileNotFoundError:
+        raise BadInput(f"{path}: no such file") from None
+    except Exception as error:
+        raise BadInput(f"{path} is no .onnx or .pt2 file, or only a part of one") from error
 
 
 def describe(network: nn.Module, facts: dict[str, Any]) -> None:

@@ -19,11 +19,11 @@ from torch import Tensor, nn
 
 from netwright.core.checkpoint import load_state
 from netwright.core.errors import BadInput, UnknownName
-from netwright.core.fits import check_fits, input_shapes, normalises
+from netwright.core.fits import check_fits, input_shapes, normalises, signature_for, signature_of
 from netwright.core.paths import exists
 from netwright.core.quiet import quiet
 
-__all__ = ["check_fits", "input_shapes", "load", "normalises", "read_state"]
+__all__ = ["check_fits", "input_shapes", "load", "normalises", "read_state", "signature_for", "signature_of"]
 
 _KINDS = "an .onnx file, a .pt2 file, a .pt file, or package.module:function with a file of weights"
 _NESTED = ("state_dict", "model_state_dict", "model", "net")

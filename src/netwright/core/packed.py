@@ -52,12 +52,8 @@ class Rounding(nn.Module):
         return f"scale={self.scale:.6g}, zero={self.zero}"
 
 
-@torch.library.custom_op("netwright::dynamic_linear", mutates_args=())
-def dynamic_linear(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
-    """x (..., I) by weight (O, I) int8 with scale (O,): x is rounded to uint8 over its own range, then integers.
-
-    As ONNX's DynamicQuantizeLinear and MatMulInteger do it: one range for the whole tensor, the batch included.
-    """
+def dynamic_arithmetic(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
+    """What `dynamic_linear` computes."""
     low, high = x.amin().clamp(max=0), x.amax().clamp(min=0)
     step = (high - low) / 255
     step = torch.where(step > 0, step, 1.0)
@@ -66,6 +62,15 @@ def dynamic_linear(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
     exact = torch.float32 if x.shape[-1] * 255 * 127 < 2**24 else torch.float64  # sums of integers stay exact
     total = F.linear(codes.to(exact), weight.to(exact)).to(x.dtype)
     return total * (step * scale)
+
+
+@torch.library.custom_op("netwright::dynamic_linear", mutates_args=())
+def dynamic_linear(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
+    """x (..., I) by weight (O, I) int8 with scale (O,): x is rounded to uint8 over its own range, then integers.
+
+    As ONNX's DynamicQuantizeLinear and MatMulInteger do it: one range for the whole tensor, the batch included.
+    """
+    return dynamic_arithmetic(x, weight, scale)
 
 
 @dynamic_linear.register_fake

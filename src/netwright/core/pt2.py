@@ -20,6 +20,7 @@ from netwright.core.errors import BadInput
 from netwright.core.fits import describe
 from netwright.core.pt2_safety import suspicion
 from netwright.core.quiet import quiet
+from netwright.core.signature import SIGNATURE
 
 _CONVOLUTIONS: dict[str, Any] = {
     "aten.conv1d.default": nn.Conv1d, "aten.conv2d.default": nn.Conv2d, "aten.conv3d.default": nn.Conv3d,
@@ -47,7 +48,7 @@ def read_pt2(path: Path, trust_pickle: bool = False) -> fx.GraphModule:
             f"{path} holds {found}, which could run code when loaded. If you trust it: --trust-pickle. "
             "Better: export it again with torch.export.save from plain tensors."
         )
-    facts = {"netwright": ""}
+    facts = {"netwright": "", SIGNATURE: ""}
     try:
         with quiet():
             program = torch.export.load(io.BytesIO(content), extra_files=facts)
@@ -57,7 +58,8 @@ def read_pt2(path: Path, trust_pickle: bool = False) -> fx.GraphModule:
         raise BadInput(f"{path}: this exported program cannot be loaded here ({reason})") from error
     inputs, batch = _inputs(program)
     network = _rebuild(raw)
-    describe(network, {"inputs": inputs, "batch": batch, **_facts(facts["netwright"])})
+    signed = {"signature": facts[SIGNATURE]} if facts[SIGNATURE] else {}
+    describe(network, {"inputs": inputs, "batch": batch, **_facts(facts["netwright"]), **signed})
     return network.eval()
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from netwright.core.errors import BadInput
 
 VERSION = 1
+SIGNATURE = "netwright.signature"  # where a file holds it: ONNX metadata, an extra file of a .pt2
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ class Signature:
     normalise: mean, std and scale, applied inside the file to its first input: feed the data as they are. None:
     nothing is. classes: in the order of the outputs. outputs: what they are, in words. target: the column (or array)
     that they predict, where it has a name. missing: what was done about missing values in tables ('', median, drop).
+    output_names: what the file calls its outputs, in order.
     """
 
     kind: str
@@ -63,6 +65,7 @@ class Signature:
     normalise: Mapping[str, Any] | None = None
     target: str = ""
     missing: str = ""
+    output_names: tuple[str, ...] = ("output",)
 
     def to_json(self) -> dict[str, Any]:
         return {"version": VERSION, **asdict(self)}
@@ -77,7 +80,9 @@ class Signature:
                     "the file's signature is of a later version of Netwright; bring yours up to date"
                 )
             inputs = tuple(_input(given) for given in held.pop("inputs"))
-            return cls(inputs=inputs, classes=tuple(held.pop("classes")), **held)
+            for name in ("classes", "output_names"):
+                held[name] = tuple(held[name])
+            return cls(inputs=inputs, **held)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise BadInput(f"the file's signature is damaged ({type(error).__name__}: {error})") from error
 

@@ -80,6 +80,7 @@ def _read(model: onnx.ModelProto, path: Path, example: tuple[Tensor, ...] | None
             continue
         facts = {
             "inputs": [(i.name, s[1:]) for i, s in zip(inputs, declared(inputs), strict=True)],
+            "outputs": [value.name for value in model.graph.output],
             "batch": None if plan.free else plan.batch,
             **{
                 p.key.removeprefix("netwright."): p.value
