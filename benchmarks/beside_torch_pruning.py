@@ -21,9 +21,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from netwright.claims.beds.trained import testbed
 from netwright.claims.record import machine
 from netwright.claims.statistics import difference, mean
-from netwright.claims.testbeds import testbed
 from netwright.compress.prune import Prune
 from netwright.compress.quantise import StaticInt8
 from netwright.core.budget import Budget

@@ -47,10 +47,21 @@ def settings(kind: type, row: catalogue.Method) -> list[str]:
     return ["## Settings", "", *table(values), ""] if values else []
 
 
+def listed(figures: dict[str, Any]) -> list[dict[str, Any]]:
+    return [{"figure": name, "value": value} for name, value in figures.items()]
+
+
 def again(result: dict[str, Any]) -> str:
     """The options that repeat the measurement."""
     seeds = f" --seeds {len(result['seeds'])}" if len(result["seeds"]) != 3 else ""
     return f"{seeds}{' --full' if result['scale'] == 'full' else ''}"
+
+
+def judged(result: dict[str, Any]) -> str:
+    """Where the rule or the statistics are newer than the measurement."""
+    if "judged" not in result:
+        return ""
+    return f", judged again {result['judged']['date']} at revision {result['judged']['revision']}"
 
 
 def claim_section(result: dict[str, Any] | None) -> list[str]:
@@ -63,14 +74,16 @@ def claim_section(result: dict[str, Any] | None) -> list[str]:
     ]  # fmt: skip
     if result["notes"]:
         lines += [result["notes"], ""]
+    if result.get("bed"):
+        lines += ["Why this can show it:", "", *table(listed(result["bed"])), ""]
     if result["figures"]:
-        lines += [*table([{"figure": k, "value": v} for k, v in result["figures"].items()]), ""]
+        lines += [*table(listed(result["figures"])), ""]
     lines += ['!!! note "Every row"', ""]
     lines += ["    " + line for line in table(result["rows"])] + [""]
     lines += [
         f"Measured {result['date']} at {result['scale']} scale in {result['seconds']} s, seeds {result['seeds']}, on "
         f"{machine['processor']} ({machine['threads']} threads), torch {result['versions']['torch']}, revision "
-        f"{result['revision']}. Again: `netwright claims {result['slug']}{again(result)}`.", "",
+        f"{result['revision']}{judged(result)}. Again: `netwright claims {result['slug']}{again(result)}`.", "",
     ]  # fmt: skip
     return lines
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from netwright.claims.explain.bed import score, smooth_gradient
-from netwright.claims.explain.scenes import _paste, scenes
+from netwright.claims.beds.maps import score, smooth_gradient
+from netwright.claims.beds.scenes import _paste, scenes
 from netwright.claims.inspect.cka import Seen, correlation_analysis, identified, regression
 
 

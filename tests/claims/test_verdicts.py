@@ -11,6 +11,10 @@ from netwright.claims.calibrate import temperature_scaling, vector_scaling
 from netwright.claims.train import rankmixup
 
 
+def verdict_of(module: Any, measured: Any) -> str:
+    return module.CLAIM.rule.verdict({**measured.bed, **measured.figures})
+
+
 def rows(
     arms: dict[str, dict[str, float]], noise: tuple[float, ...] = (0.001, 0.0, -0.001)
 ) -> list[dict[str, Any]]:
@@ -39,8 +43,8 @@ def calibrated(nll: float) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize(("nll", "verdict"), [(0.4, "mixed"), (0.5, "holds"), (0.55, "mixed")])
 def test_vector_scaling_that_is_better_or_worse_is_not_no_better(nll: float, verdict: str) -> None:
-    measured = vector_scaling.verdict(calibrated(nll))
-    assert measured.verdict == verdict
+    measured = vector_scaling.judge(calibrated(nll))
+    assert verdict_of(vector_scaling, measured) == verdict
     assert "NLL" in measured.summary
     assert "accuracy" in measured.summary
     assert ("80 %" in measured.notes) == (nll == 0.4)  # (0.50 - 0.42) / (0.50 - 0.40)
@@ -55,8 +59,8 @@ def test_the_note_of_temperature_scaling_says_when_one_number_is_not_enough(vect
         "temperature": figures(0.50, 0.01, 0.8), "isotonic": figures(0.5, 0.02, 0.8),
         "matrix, unregularised": figures(0.5, 0.02, 0.8),
     }  # fmt: skip
-    measured = temperature_scaling.verdict(rows(arms))
-    assert measured.verdict == "holds"
+    measured = temperature_scaling.judge(rows(arms))
+    assert verdict_of(temperature_scaling, measured) == "holds"
     assert ("not enough" in measured.notes) == (vector == 0.4)
 
 
@@ -65,24 +69,24 @@ def ranked(ours: float, longer: float, accuracy: float = 0.8) -> Any:
     arms = {name: figures(0.09) for name in ("cross entropy", "focal", "mixup", "label smoothing")}
     arms["cross entropy + temperature"] = figures(0.01)
     arms |= {rankmixup.OURS: figures(ours, accuracy), rankmixup.LONGER: figures(longer)}
-    return rankmixup.verdict(rows(arms))
+    return rankmixup.judge(rows(arms))
 
 
 def test_rankmixup_is_judged_at_equal_passes_first() -> None:
-    assert ranked(0.02, 0.2).verdict == "holds"
-    assert ranked(0.02, 0.2, accuracy=0.7).verdict == "mixed"
-    assert ranked(0.2, 0.02).verdict == "mixed"
-    assert ranked(0.2, 0.2).verdict == "does not hold here"
-    note = ranked(0.02, 0.2).notes
-    assert "a quarter of the epochs lower (-7" in note
-    assert "equal epochs higher (+11" in note
-    assert "+9.0 points" in note
+    verdict = lambda *figures: verdict_of(rankmixup, ranked(*figures))
+    assert verdict(0.02, 0.2) == "holds"
+    assert verdict(0.02, 0.2, 0.7) == "mixed"
+    assert verdict(0.2, 0.02) == "mixed"
+    assert verdict(0.2, 0.2) == "does not hold here"
 
 
-def test_the_ladder_s_note_follows_the_signs() -> None:
-    gap = lambda mean: {"mean": mean, "interval": [mean - 0.01, mean + 0.01]}
-    ahead = lst.note({"LoRA": gap(0.05), "full": gap(-0.05), "head only": gap(0.05)})
-    assert "above LoRA (+5.0" in ahead
-    assert "below full (-5.0" in ahead
-    assert "does not show" not in ahead
-    assert "does not show" in lst.note({"LoRA": gap(0.05), "full": gap(0.0), "head only": gap(0.005)})
+def adapted(head: float) -> Any:
+    memory = {"ladder": 40.0, "LoRA": 90.0, "full": 150.0, "head only": 0.1}
+    accuracy = {"ladder": 0.8, "LoRA": 0.75, "full": 0.85, "head only": head}
+    return lst.judge(rows({arm: {"memory_mb": memory[arm], "accuracy": accuracy[arm]} for arm in memory}))
+
+
+def test_a_task_that_the_head_alone_solves_cannot_show_what_a_ladder_is_worth() -> None:
+    assert verdict_of(lst, adapted(0.7)) == "holds"
+    assert verdict_of(lst, adapted(0.85)) == "cannot show here"
+    assert "LoRA +5.0" in adapted(0.7).notes

@@ -228,12 +228,15 @@ def claims(
     seeds: Annotated[int, typer.Option(min=1)] = 3,
     device: Annotated[str, typer.Option()] = "cpu",
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("docs/claims"),
+    judge: Annotated[
+        bool, typer.Option("--judge", help="Apply today's statistics and rule to the rows in the folder.")
+    ] = False,
     json_: Json = False,
 ) -> None:
     """Re-measure what a paper says, next to its baselines."""
     from netwright.app import lists
 
-    lists.claims(slugs or [], full, seeds, device, out, json_)
+    lists.claims(slugs or [], full, seeds, device, out, judge, json_)
 
 
 @app.command()

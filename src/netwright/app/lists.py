@@ -91,14 +91,17 @@ def _default(field: dataclasses.Field) -> Any:
     return field.default_factory() if field.default_factory is not dataclasses.MISSING else "(required)"
 
 
-def claims(slugs: list[str], full: bool, seeds: int, device: str, out: Path, as_json: bool) -> None:
+def claims(
+    slugs: list[str], full: bool, seeds: int, device: str, out: Path, judge: bool, as_json: bool
+) -> None:
     if slugs:
-        from netwright.claims.record import Scale, run
+        from netwright.claims.record import Scale, judge_again, run
         from netwright.core.paths import check_writable
 
         check_writable(out)
         scale = Scale("full" if full else "quick", tuple(range(seeds)), device)
-        results = [run(catalogue.method(slug).slug, scale, out) for slug in slugs]
+        measure = (lambda slug: judge_again(slug, out)) if judge else (lambda slug: run(slug, scale, out))
+        results = [measure(catalogue.method(slug).slug) for slug in slugs]
     else:
         results = [r for r in map(committed, catalogue.methods()) if r]
     if as_json:

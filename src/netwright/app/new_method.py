@@ -84,19 +84,33 @@ _CLAIM = '''"""What the paper of {slug} says, measured here."""
 
 from __future__ import annotations
 
+from typing import Any
+
 from netwright.claims.record import Claim, Measured, Scale
+from netwright.claims.rule import Part, Rule
+from netwright.claims.statistics import differences, mean
 
 CLAIM = Claim(
     slug="{slug}",
     paper="what the paper says, with its figure",
     setting="network, data, budget and seeds of the quick scale, in words",
-    holds_if="the rule for the verdict, fixed before the run",
+    # fixed before the run; a bed that cannot show the effect says nothing about the method
+    rule=Rule(
+        holds=(Part("accuracy: ours less baseline", "above"),),
+        bed=(Part("accuracy of baseline", "at least", 0.9),),
+    ),
 )
 
 
-def measure(scale: Scale) -> Measured:
-    """Method and baselines on the same network, data, budget and seeds."""
+def measure(scale: Scale) -> list[dict[str, Any]]:
+    """A row per arm and seed: method and baselines on the same network, data and budget."""
     raise SystemExit("{slug}: the claim is laid out, not written")
+
+
+def judge(rows: list[dict[str, Any]]) -> Measured:
+    """The figures that the rule looks at, from the rows alone."""
+    figures = differences(rows, "ours", ("baseline",), ("accuracy",))
+    return Measured("one sentence", figures, bed={{"accuracy of baseline": mean(rows, "baseline", "accuracy")}})
 '''
 
 

@@ -4,41 +4,42 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
 import platform
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
+from netwright.claims.clock import left_out
+from netwright.claims.rule import Rule
 from netwright.core import catalogue
 from netwright.core.checkpoint import atomic
 from netwright.core.errors import BadInput
-
-Verdict = Literal["holds", "does not hold here", "mixed"]
 
 
 @dataclass(frozen=True)
 class Claim:
     """paper: what it says, with its figure. setting: network, data, budget of the quick scale, in words.
 
-    holds_if: the rule for the verdict, fixed before the run. full: how the full scale differs, in words; empty where
+    rule: conditions on the figures, fixed before the run. full: how the full scale differs, in words; empty where
     there is none.
     """
 
     slug: str
     paper: str
     setting: str
-    holds_if: str
+    rule: Rule
     full: str = ""
 
 
 @dataclass(frozen=True)
 class Scale:
-    """quick: at most 10 minutes on 2 cores. full: for a GPU or a long run."""
+    """quick: most under 5 minutes on 2 cores, 20 where the effect needs it. full: for a GPU or a long run."""
 
     name: Literal["quick", "full"] = "quick"
     seeds: tuple[int, ...] = (0, 1, 2)
@@ -47,21 +48,21 @@ class Scale:
 
 @dataclass(frozen=True)
 class Measured:
-    """rows: one per arm and seed. figures: the numbers that the verdict rests on. summary: one sentence.
+    """What a claim's `judge` makes of its rows. summary: one sentence. figures: the numbers that the rule looks at.
 
-    seeds: those that were used, where they are not the scale's.
+    bed: figures that say why the bed can show the effect at all, and notes what they do not say by themselves.
+    seeds: those that were used, where the rows do not say so.
     """
 
-    rows: list[dict[str, Any]]
-    verdict: Verdict
     summary: str
-    figures: dict[str, Any] = field(default_factory=dict)
+    figures: dict[str, Any]
+    bed: dict[str, Any] = field(default_factory=dict)
     notes: str = ""
     seeds: tuple[int, ...] = ()
 
 
 def module_of(slug: str) -> Any:
-    """The module netwright.claims.<goal>.<slug> that holds CLAIM and measure."""
+    """The module netwright.claims.<goal>.<slug>: CLAIM, measure(scale) -> rows, judge(rows) -> Measured."""
     row = catalogue.method(slug)
     name = f"netwright.claims.{row.goal}.{slug.replace('-', '_')}"
     try:
@@ -91,11 +92,11 @@ def machine() -> dict[str, Any]:
 
     import torch
 
-    from netwright.core.cost import processor_name
+    from netwright.core.machine import instruction_sets, processor_name
 
     return {
         "processor": processor_name(), "cores": os.cpu_count(), "threads": torch.get_num_threads(),
-        "system": platform.system(),
+        "system": platform.system(), "instruction_sets": list(instruction_sets()),
         "gpu": torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
     }  # fmt: skip
 
@@ -103,29 +104,84 @@ def machine() -> dict[str, Any]:
 def run(slug: str, scale: Scale, folder: Path) -> dict[str, Any]:
     """Measure a claim and write folder/<slug>.json (full scale: <slug>.full.json)."""
     module = module_of(slug)
-    measure: Callable[[Scale], Measured] = module.measure
     if scale.name == "full" and not module.CLAIM.full:
         raise BadInput(f"the claim of '{slug}' has no full scale; leave out --full")
+    if len(scale.seeds) < 2:
+        raise BadInput("a verdict rests on intervals over seeds: give --seeds 2 or more")
     made_by = revision()  # of the code that is about to run, which may be edited meanwhile
     start, worked = time.monotonic(), time.process_time()
-    measured = measure(scale)
+    before = left_out()  # beds that are not on this machine yet are trained, and do not count
+    rows = module.measure(scale)
+    seconds, processor = (a - b for a, b in zip(left_out(), before, strict=True))
     result = {
-        **asdict(module.CLAIM),
-        **asdict(measured),
+        **_judged(module, rows),
         "scale": scale.name,
-        "seeds": list(measured.seeds or scale.seeds),
-        "seconds": round(time.monotonic() - start, 1),
-        "processor_seconds": round(time.process_time() - worked, 1),
+        "seconds": round(time.monotonic() - start - seconds, 1),
+        "processor_seconds": round(time.process_time() - worked - processor, 1),
         "date": datetime.now(UTC).date().isoformat(),
         "machine": machine(),
         "versions": {name: version(name) for name in ("netwright", "torch", "numpy", "onnxruntime")},
         "python": platform.python_version(),
         "revision": made_by,
     }
-    name = f"{slug}.json" if scale.name == "quick" else f"{slug}.full.json"
-    with atomic(folder / name) as path:
-        path.write_text(json.dumps(_rounded(result), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    _write(folder / (f"{slug}.json" if scale.name == "quick" else f"{slug}.full.json"), result)
     return result
+
+
+def judge_again(slug: str, folder: Path) -> dict[str, Any]:
+    """Apply today's statistics and rule to the rows of folder/<slug>.json, and write down that this was done.
+
+    What was measured, how, when and by which code stays as the run wrote it.
+    """
+    path = folder / f"{slug}.json"
+    try:
+        before = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BadInput(f"{path} holds no result to judge again ({error})") from None
+    judged = _judged(module_of(slug), before["rows"])
+    kept = {name: before[name] for name in ("paper", "setting", "full", "rows") if name in before}
+    result = {**before, **judged, **kept}
+    result["judged"] = {"revision": revision(), "date": datetime.now(UTC).date().isoformat()}
+    _write(path, result)
+    return result
+
+
+def _judged(module: Any, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """The part of a result that follows from the rows."""
+    claim: Claim = module.CLAIM
+    measured: Measured = module.judge(rows)
+    said = asdict(claim)
+    del said["rule"]
+    return {
+        **said,
+        "holds_if": claim.rule.words(),
+        "rows": rows,
+        "verdict": claim.rule.verdict({**measured.bed, **measured.figures}),
+        **asdict(measured),
+        "seeds": list(measured.seeds or dict.fromkeys(row["seed"] for row in rows)),
+    }
+
+
+def _write(path: Path, result: dict[str, Any]) -> None:
+    """JSON as every reader knows it: a figure without a finite value is the claim's to word, not to leave to chance."""
+    rounded = _rounded(result)
+    if bad := list(_not_finite(rounded)):
+        raise ValueError(f"{path.name} would hold numbers that are not finite: {', '.join(bad[:5])}")
+    with atomic(path) as temporary:
+        text = json.dumps(rounded, indent=1, ensure_ascii=False, allow_nan=False)
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def _not_finite(value: Any, where: str = "") -> Iterator[str]:
+    """Where in a result infinities and not-a-numbers stand."""
+    if isinstance(value, float) and not math.isfinite(value):
+        yield where
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _not_finite(inner, f"{where}.{key}" if where else str(key))
+    elif isinstance(value, (list, tuple)):
+        for index, inner in enumerate(value):
+            yield from _not_finite(inner, f"{where}[{index}]")
 
 
 def _rounded(value: Any) -> Any:

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from netwright.adapt.lst import LST
-from netwright.claims.docs8 import LIBRARIES, sentences
+from netwright.claims.beds.docs8 import LIBRARIES, sentences
 from netwright.claims.record import Claim, Measured, Scale
-from netwright.claims.statistics import difference, mean
+from netwright.claims.rule import Part, Rule
+from netwright.claims.statistics import differences, mean, told
 from netwright.core.errors import MissingExtra
 from netwright.core.fit import Fit
 from netwright.core.memory import training_memory
@@ -23,6 +24,7 @@ from netwright.core.metrics import evaluate
 from netwright.core.network import clone, seeded
 from netwright.core.task import Task
 
+CLOSE = Part("accuracy: ladder less LoRA", "at least", -0.01)
 CLAIM = Claim(
     slug="lst",
     paper="69 % of the training memory of full fine-tuning is saved, where other parameter-efficient methods save 26 %",
@@ -33,9 +35,10 @@ CLAIM = Claim(
         "weights, the head among them; LoRA of queries and values 316,424, at the rank that comes nearest. Memory is "
         "what autograd saves plus gradients and optimiser state, counted from a step"
     ),
-    holds_if=(
-        "the ladder needs at most half of LoRA's bytes, and its mean accuracy is at most 1 point below LoRA's; mixed "
-        "if one of the two is so"
+    rule=Rule(
+        holds=(Part("ladder's bytes over LoRA's", "at most", 0.5), CLOSE),
+        mixed=((Part("ladder's bytes over LoRA's", "at most", 0.5),), (CLOSE,)),
+        bed=(Part("accuracy: full less head only", "above"),),
     ),
 )
 LENGTH, BATCH, STEPS = 32, 8, 60
@@ -136,7 +139,7 @@ def memory_of(network: nn.Module, task: Task) -> int:
     return measured.saved + measured.gradients + measured.optimiser
 
 
-def measure(scale: Scale) -> Measured:
+def measure(scale: Scale) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     fit = Fit(batch_size=BATCH, weight_decay=0.0, warmup=0.25)
     for seed in scale.seeds:
@@ -148,17 +151,14 @@ def measure(scale: Scale) -> Measured:
             trained = sum(p.numel() for p in adapted.parameters() if p.requires_grad)
             row = {"arm": arm, "seed": seed, "trained": trained, "memory_mb": used / 1e6}
             rows.append(row | evaluate(adapted, task, "test"))
-    return verdict(rows)
+    return rows
 
 
-def verdict(rows: list[dict[str, Any]]) -> Measured:
+def judge(rows: list[dict[str, Any]]) -> Measured:
     ours, lora, full = (mean(rows, arm, "memory_mb") for arm in ("ladder", "LoRA", "full"))
-    gaps = {arm: difference(rows, "ladder", arm, "accuracy") for arm in ("LoRA", "full", "head only")}
+    gaps = differences(rows, "ladder", ("LoRA", "full", "head only"), ("accuracy",))
     percent = lambda arm: f"{100 * mean(rows, arm, 'accuracy'):.1f} %"
-    less, close = ours <= 0.5 * lora, gaps["LoRA"]["mean"] >= -0.01
     return Measured(
-        rows=rows,
-        verdict="holds" if less and close else "mixed" if less or close else "does not hold here",
         summary=(
             f"the ladder needs {ours:.0f} MB beside the weights, LoRA {lora:.0f}, full fine-tuning {full:.0f}, the "
             f"head alone {mean(rows, 'head only', 'memory_mb'):.2f}; of full fine-tuning's the ladder and LoRA save "
@@ -167,25 +167,18 @@ def verdict(rows: list[dict[str, Any]]) -> Measured:
             f"{percent('head only')} (head only)"
         ),
         figures={
-            **{f"accuracy over {arm}": gap for arm, gap in gaps.items()},
+            **gaps,
+            "ladder's bytes over LoRA's": ours / lora,
             "memory saved by the ladder": 1 - ours / full,
             "memory saved by LoRA": 1 - lora / full,
         },
-        notes=note(gaps),
+        # where the head alone does as well as all weights, the inner layers need no adapting
+        bed=differences(rows, "full", ("head only",), ("accuracy",)),
+        notes=f"The ladder's accuracy less the others', in points: {listed(gaps)}.",
     )
 
 
-def note(gaps: dict[str, dict[str, Any]]) -> str:
-    """How the ladder's accuracy stands to the others', and what head only says about this task."""
-    told = []
-    for arm, gap in gaps.items():
-        low, high = gap["interval"]
-        sign = "above" if low > 0 else "below" if high < 0 else "not told apart from"
-        told.append(f"{sign} {arm} ({100 * gap['mean']:+.1f} points [{100 * low:+.1f}, {100 * high:+.1f}])")
-    said = f"In accuracy the ladder is {', '.join(told)}."
-    if gaps["head only"]["interval"][0] > 0:
-        return said
-    return (
-        f"{said} It is not ahead of training the head alone, so this task does not show what adapting the inner layers "
-        "is worth."
+def listed(gaps: dict[str, dict[str, Any]]) -> str:
+    return "; ".join(
+        f"{name.removeprefix('accuracy: ladder less ')} {told(gap)}" for name, gap in gaps.items()
     )

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from netwright.calibrate.matrix_scaling import MatrixScaling
 from netwright.calibrate.temperature_scaling import TemperatureScaling
 from netwright.calibrate.vector_scaling import VectorScaling
-from netwright.claims.calibrate.bed import SETTING, measure_arms
+from netwright.claims.beds.overconfident import OVERCONFIDENT, SETTING, bed_of, measure_arms
 from netwright.claims.record import Claim, Measured, Scale
-from netwright.claims.statistics import difference, mean
+from netwright.claims.rule import Part, Rule
+from netwright.claims.statistics import differences, mean
 
 CLAIM = Claim(
     slug="matrix-scaling",
@@ -17,38 +20,34 @@ CLAIM = Claim(
         "or better than those of temperature and vector scaling"
     ),
     setting=SETTING,
-    holds_if=(
-        "NLL below the uncalibrated network's and below that of matrix scaling without regularisation, both 95 % "
-        "intervals below 0, and mean class-wise ECE at most that of temperature scaling; mixed if only the first "
-        "of the two NLL intervals lies below 0"
+    rule=Rule(
+        holds=(
+            Part("nll: matrix, ODIR less uncalibrated", "below"),
+            Part("nll: matrix, ODIR less matrix, unregularised", "below"),
+            Part("classwise_ece: matrix, ODIR less temperature", "at most"),
+        ),
+        mixed=((Part("nll: matrix, ODIR less uncalibrated", "below"),),),
+        bed=OVERCONFIDENT,
     ),
 )
+OTHERS = ("uncalibrated", "matrix, unregularised", "vector", "temperature")
 
 
-def measure(scale: Scale) -> Measured:
+def measure(scale: Scale) -> list[dict[str, Any]]:
     arms = {
         "matrix, ODIR": MatrixScaling(),
         "matrix, unregularised": MatrixScaling(strengths=(0.0,)),
         "vector": VectorScaling(),
         "temperature": TemperatureScaling(),
     }
-    rows = measure_arms(scale, arms)
-    figures = {
-        f"{name}: ODIR less {other}": difference(rows, "matrix, ODIR", other, name)
-        for other in ("uncalibrated", "matrix, unregularised", "vector", "temperature")
-        for name in ("nll", "classwise_ece", "ece", "accuracy")
-    }
-    below = [
-        figures[f"nll: ODIR less {other}"]["interval"][1] < 0
-        for other in ("uncalibrated", "matrix, unregularised")
-    ]
-    classwise = figures["classwise_ece: ODIR less temperature"]["mean"] <= 0
-    nll = {arm: mean(rows, arm, "nll") for arm in ("uncalibrated", *arms)}
-    listed = ", ".join(f"{arm} {value:.3f}" for arm, value in nll.items())
+    return measure_arms(scale, arms)
+
+
+def judge(rows: list[dict[str, Any]]) -> Measured:
+    listed = ", ".join(f"{arm} {mean(rows, arm, 'nll'):.3f}" for arm in ("matrix, ODIR", *OTHERS))
     return Measured(
-        rows,
-        "holds" if all(below) and classwise else "mixed" if below[0] else "does not hold here",
         f"NLL on test: {listed}; class-wise ECE {100 * mean(rows, 'matrix, ODIR', 'classwise_ece'):.2f} % against "
         f"{100 * mean(rows, 'temperature', 'classwise_ece'):.2f} % after temperature scaling.",
-        figures,
+        differences(rows, "matrix, ODIR", OTHERS, ("nll", "classwise_ece", "ece", "accuracy")),
+        bed=bed_of(rows),
     )

@@ -8,10 +8,16 @@ from netwright.calibrate.isotonic_calibration import IsotonicCalibration
 from netwright.calibrate.matrix_scaling import MatrixScaling
 from netwright.calibrate.temperature_scaling import TemperatureScaling
 from netwright.calibrate.vector_scaling import VectorScaling
-from netwright.claims.calibrate.bed import SETTING, measure_arms, percents
+from netwright.claims.beds.overconfident import OVERCONFIDENT, SETTING, bed_of, measure_arms, percents
 from netwright.claims.record import Claim, Measured, Scale
-from netwright.claims.statistics import difference, mean
+from netwright.claims.rule import Part, Rule
+from netwright.claims.statistics import differences, mean, paired, told
 
+BETTER = (
+    Part("ece: temperature less uncalibrated", "below"),
+    Part("nll: temperature less uncalibrated", "below"),
+    Part("accuracy changed, seeds", "at most"),
+)
 CLAIM = Claim(
     slug="temperature-scaling",
     paper=(
@@ -19,45 +25,41 @@ CLAIM = Claim(
         "regression (5.0 %) and unregularised matrix scaling (25.5 %), level with vector scaling (1.3 %)"
     ),
     setting=SETTING,
-    holds_if=(
-        "ECE and NLL below the uncalibrated network's, both 95 % intervals below 0, at the same accuracy on every "
-        "seed, and mean ECE below that of isotonic and of unregularised matrix scaling and at most half a point above "
-        "that of vector scaling; mixed if only the first part holds"
+    rule=Rule(
+        holds=(
+            *BETTER,
+            Part("ece: temperature less isotonic", "at most"),
+            Part("ece: temperature less matrix, unregularised", "at most"),
+            Part("ece: temperature less vector", "at most", 0.005),
+        ),
+        mixed=(BETTER,),
+        bed=OVERCONFIDENT,
     ),
 )
 ARMS = ("uncalibrated", "temperature", "vector", "matrix, unregularised", "isotonic")
 
 
-def measure(scale: Scale) -> Measured:
+def measure(scale: Scale) -> list[dict[str, Any]]:
     methods = {
         "temperature": TemperatureScaling(),
         "vector": VectorScaling(),
         "matrix, unregularised": MatrixScaling(strengths=(0.0,)),
         "isotonic": IsotonicCalibration(),
     }
-    return verdict(measure_arms(scale, methods))
+    return measure_arms(scale, methods)
 
 
-def verdict(rows: list[dict[str, Any]]) -> Measured:
-    figures = {
-        f"{name}: temperature less {other}": difference(rows, "temperature", other, name)
-        for other in ("uncalibrated", "vector")
-        for name in ("ece", "nll", "accuracy")
-    }
-    before = {name: figures[f"{name}: temperature less uncalibrated"] for name in ("ece", "nll", "accuracy")}
-    same = before["accuracy"]["interval"] == [0, 0]
-    better = before["ece"]["interval"][1] < 0 and before["nll"]["interval"][1] < 0 and same
-    ece = {arm: mean(rows, arm, "ece") for arm in ARMS}
-    best = (
-        ece["temperature"] < min(ece["isotonic"], ece["matrix, unregularised"])
-        and ece["temperature"] <= ece["vector"] + 0.005
+def judge(rows: list[dict[str, Any]]) -> Measured:
+    others = [arm for arm in ARMS if arm != "temperature"]
+    figures: dict[str, Any] = differences(rows, "temperature", others, ("ece", "nll", "accuracy"))
+    figures["accuracy changed, seeds"] = sum(
+        gap != 0 for gap in paired(rows, "temperature", "uncalibrated", "accuracy")
     )
     nll = ", ".join(f"{arm} {mean(rows, arm, 'nll'):.3f}" for arm in ARMS)
     return Measured(
-        rows,
-        "holds" if better and best else "mixed" if better else "does not hold here",
         f"ECE on test: {percents(rows, ARMS, 'ece')}; NLL: {nll}; accuracy: {percents(rows, ARMS, 'accuracy')}.",
         figures,
+        bed=bed_of(rows),
         notes=note(figures),
     )
 
@@ -65,11 +67,10 @@ def verdict(rows: list[dict[str, Any]]) -> Measured:
 def note(figures: dict[str, Any]) -> str:
     """What 'level with vector scaling' leaves out where it is said of the ECE alone."""
     nll, accuracy = (figures[f"{name}: temperature less vector"] for name in ("nll", "accuracy"))
-    if nll["interval"][0] <= 0:
+    if nll["low"] <= 0:
         return ""
-    low, high = nll["interval"]
     return (
         "The verdict compares with the other calibrators by ECE, as the paper does. By NLL one number is not enough "
-        f"here: temperature scaling is {nll['mean']:+.3f} [{low:+.3f}, {high:+.3f}] from vector scaling, and "
+        f"here: temperature scaling is {told(nll, 1, 3)} from vector scaling, and "
         f"{100 * accuracy['mean']:+.1f} points in accuracy."
     )

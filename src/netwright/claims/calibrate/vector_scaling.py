@@ -11,12 +11,14 @@ from torch import nn
 from netwright.calibrate.fitting import follow, minimise, validation_logits
 from netwright.calibrate.temperature_scaling import TemperatureScaling
 from netwright.calibrate.vector_scaling import Vector, VectorScaling
-from netwright.claims.calibrate.bed import SETTING, measure_arms, percents
+from netwright.claims.beds.overconfident import OVERCONFIDENT, SETTING, bed_of, measure_arms, percents
 from netwright.claims.record import Claim, Measured, Scale
-from netwright.claims.statistics import difference, mean
+from netwright.claims.rule import Part, Rule
+from netwright.claims.statistics import differences, mean, told
 from netwright.core.budget import Budget
 from netwright.core.task import Task
 
+BETTER = tuple(Part(f"{name}: vector less uncalibrated", "below") for name in ("ece", "nll"))
 CLAIM = Claim(
     slug="vector-scaling",
     paper=(
@@ -24,10 +26,14 @@ CLAIM = Claim(
         "fitted factors nearly equal"
     ),
     setting=f"{SETTING}; 'offsets' fits an offset per class and one factor for all",
-    holds_if=(
-        "ECE and NLL below the uncalibrated network's, both 95 % intervals below 0; mean ECE within half a point of "
-        "that of temperature scaling; and no better: the 95 % interval of the difference in NLL from temperature "
-        "scaling holds 0; mixed if only the first part holds"
+    rule=Rule(
+        holds=(
+            *BETTER,
+            Part("ece: vector less temperature", "within", 0.005),
+            Part("nll: vector less temperature", "around"),
+        ),
+        mixed=(BETTER,),
+        bed=OVERCONFIDENT,
     ),
 )
 ARMS = ("uncalibrated", "temperature", "offsets", "vector")
@@ -45,30 +51,27 @@ class Offsets:
         return follow(network, Vector(factor.expand_as(bias).clone(), bias - bias.mean()), task)
 
 
-def measure(scale: Scale) -> Measured:
+def measure(scale: Scale) -> list[dict[str, Any]]:
     methods = {"vector": VectorScaling(), "offsets": Offsets(), "temperature": TemperatureScaling()}
-    return verdict(measure_arms(scale, methods))
+    return measure_arms(scale, methods)
 
 
-def verdict(rows: list[dict[str, Any]]) -> Measured:
-    figures = {
-        f"{name}: vector less {other}": difference(rows, "vector", other, name)
-        for other in ("uncalibrated", "temperature", "offsets")
-        for name in ("ece", "nll", "accuracy", "classwise_ece")
-    }
-    better = all(figures[f"{k}: vector less uncalibrated"]["interval"][1] < 0 for k in ("ece", "nll"))
-    level = abs(figures["ece: vector less temperature"]["mean"]) <= 0.005
-    low, high = figures["nll: vector less temperature"]["interval"]
+def judge(rows: list[dict[str, Any]]) -> Measured:
+    figures = differences(
+        rows,
+        "vector",
+        ("uncalibrated", "temperature", "offsets"),
+        ("ece", "nll", "accuracy", "classwise_ece"),
+    )
+    gap = figures["nll: vector less temperature"]
     nll = {arm: mean(rows, arm, "nll") for arm in ARMS}
     return Measured(
-        rows,
-        "holds" if better and level and low <= 0 <= high else "mixed" if better else "does not hold here",
         f"ECE on test: {percents(rows, ARMS, 'ece')}; NLL: {', '.join(f'{a} {v:.3f}' for a, v in nll.items())}; "
-        f"accuracy: {percents(rows, ARMS, 'accuracy')}; vector scaling is "
-        f"{figures['nll: vector less temperature']['mean']:+.3f} [{low:+.3f}, {high:+.3f}] from temperature scaling "
+        f"accuracy: {percents(rows, ARMS, 'accuracy')}; vector scaling is {told(gap, 1, 3)} from temperature scaling "
         "in NLL.",
         figures,
-        notes=note(rows, nll) if high < 0 else "",
+        bed=bed_of(rows),
+        notes=note(rows, nll) if gap["high"] < 0 else "",
     )
 
 

@@ -8,9 +8,10 @@ import torch
 from scipy.stats import spearmanr
 from torch import nn
 
-from netwright.claims.compress.pruning import SETTING, prune_arm, pruned
+from netwright.claims.beds.pruning import CONVERGED, SETTING, prune_arm, pruned
 from netwright.claims.record import Claim, Measured, Scale
-from netwright.claims.statistics import difference, mean
+from netwright.claims.rule import Part, Rule
+from netwright.claims.statistics import differences, mean
 from netwright.core.budget import Budget
 from netwright.core.graph import dependencies, mask, trace
 from netwright.core.graph.importance import magnitude, taylor
@@ -28,11 +29,16 @@ CLAIM = Claim(
     setting=SETTING.format(percent=70)
     + "; rank correlation of the scores (1,024 training images) with the squared change of the loss on 512 of them "
     "when one unit is zeroed, over all 112 units",
-    holds_if=(
-        "mean paired test accuracy above both magnitude's and random's, the 95 % bootstrap intervals excluding zero, "
-        "and a rank correlation above magnitude's"
+    rule=Rule(
+        holds=(
+            Part("accuracy: taylor less magnitude", "above"),
+            Part("accuracy: taylor less random", "above"),
+            Part("correlation: taylor less magnitude", "above"),
+        ),
+        bed=CONVERGED,
     ),
 )
+OTHERS = ("magnitude", "random", "same shape from scratch", "unpruned")
 
 
 def oracle(network: nn.Module, task: Task) -> tuple[list[float], dict[str, list[float]]]:
@@ -57,7 +63,7 @@ def oracle(network: nn.Module, task: Task) -> tuple[list[float], dict[str, list[
     return truth, {name: torch.cat([s[g.name] for g in found.groups]).tolist() for name, s in scores.items()}
 
 
-def measure(scale: Scale) -> Measured:
+def measure(scale: Scale) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for seed in scale.seeds:
         arms = {name: prune_arm(name, RATIO, seed) for name in ("taylor", "magnitude", "random")}
@@ -67,25 +73,22 @@ def measure(scale: Scale) -> Measured:
             if entry["arm"] in scores:
                 entry["correlation"] = float(spearmanr(truth, scores[entry["arm"]]).statistic)
         rows += found
-    others = ("magnitude", "random", "same shape from scratch", "unpruned")
-    gains = {f"accuracy over {name}": difference(rows, "taylor", name, "accuracy") for name in others}
-    correlation = {name: mean(rows, name, "correlation") for name in ("taylor", "magnitude")}
-    better = [gains[f"accuracy over {name}"]["interval"][0] > 0 for name in ("magnitude", "random")]
-    closer = correlation["taylor"] > correlation["magnitude"]
-    verdict = (
-        "holds" if all(better) and closer else "mixed" if any(better) or closer else "does not hold here"
-    )
-    say = lambda name: f"{100 * gains[f'accuracy over {name}']['mean']:+.2f}"
+    return rows
+
+
+def judge(rows: list[dict[str, Any]]) -> Measured:
+    gains = differences(rows, "taylor", OTHERS, ("accuracy",))
+    closer = differences(rows, "taylor", ("magnitude",), ("correlation",))
+    say = lambda name: f"{100 * gains[f'accuracy: taylor less {name}']['mean']:+.2f}"
     return Measured(
-        rows=rows,
-        verdict=verdict,  # type: ignore[arg-type]
         summary=(
             f"with 70 % of the operations gone, Taylor is {say('magnitude')} points from magnitude, {say('random')} "
             f"from random, {say('same shape from scratch')} from the same shape trained from scratch and "
             f"{say('unpruned')} from the unpruned network; rank correlation with the true change of the loss "
-            f"{correlation['taylor']:.2f}, magnitude {correlation['magnitude']:.2f}"
+            f"{mean(rows, 'taylor', 'correlation'):.2f}, magnitude {mean(rows, 'magnitude', 'correlation'):.2f}"
         ),
-        figures={**gains, "rank correlation": correlation},
+        figures={**gains, **closer},
+        bed={"accuracy before": mean(rows, "unpruned", "accuracy")},
         notes=(
             "The paper prunes a little at a time while training goes on; here all units go at once, which is what a "
             "user with a few epochs can afford. Its magnitude is that of the making filters, ours of all weights of a "

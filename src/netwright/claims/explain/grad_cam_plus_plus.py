@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from netwright.claims.explain.bed import FULL, SETTING, measure_arms
+from typing import Any
+
+from netwright.claims.beds.maps import FULL, RECOGNISED, SETTING, bed_of, measure_arms
 from netwright.claims.record import Claim, Measured, Scale
-from netwright.claims.statistics import difference, mean
+from netwright.claims.rule import Part, Rule
+from netwright.claims.statistics import differences, mean, told
 from netwright.explain.grad_cam import GradCam
 from netwright.explain.grad_cam_plus_plus import GradCamPlusPlus
 
@@ -16,24 +19,25 @@ CLAIM = Claim(
     ),
     setting=SETTING,
     full=FULL,
-    holds_if="IoU on scenes of several objects above that of Grad-CAM, its 95 % interval above 0",
+    rule=Rule(holds=(Part("iou_several: Grad-CAM++ less Grad-CAM", "above"),), bed=RECOGNISED),
 )
+NAMES = ("iou_several", "iou_one", "energy", "pointing", "deletion", "insertion")
 
 
-def measure(scale: Scale) -> Measured:
+def measure(scale: Scale) -> list[dict[str, Any]]:
     arms = {
         "Grad-CAM++": lambda n, x, t: GradCamPlusPlus(steps=0)(n, x, t).attribution,
         "Grad-CAM": lambda n, x, t: GradCam(steps=0)(n, x, t).attribution,
     }
-    rows = measure_arms(scale, arms)
-    names = ("iou_several", "iou_one", "energy", "pointing", "deletion", "insertion")
-    figures = {f"{k}: Grad-CAM++ less Grad-CAM": difference(rows, "Grad-CAM++", "Grad-CAM", k) for k in names}
+    return measure_arms(scale, arms)
+
+
+def judge(rows: list[dict[str, Any]]) -> Measured:
+    figures = differences(rows, "Grad-CAM++", ("Grad-CAM",), NAMES)
     gain = figures["iou_several: Grad-CAM++ less Grad-CAM"]
     return Measured(
-        rows,
-        "holds" if gain["interval"][0] > 0 else "does not hold here",
         f"IoU on several objects {mean(rows, 'Grad-CAM++', 'iou_several'):.3f} against "
-        f"{mean(rows, 'Grad-CAM', 'iou_several'):.3f} (difference {gain['mean']:+.3f} "
-        f"[{gain['interval'][0]:+.3f}, {gain['interval'][1]:+.3f}]).",
+        f"{mean(rows, 'Grad-CAM', 'iou_several'):.3f} (difference {told(gain, 1, 3)}).",
         figures,
+        bed=bed_of(rows),
     )

@@ -9,9 +9,10 @@ import torch
 from scipy.stats import spearmanr
 from torch import Tensor, nn
 
+from netwright.claims.beds.trained import testbed
 from netwright.claims.record import Claim, Measured, Scale
-from netwright.claims.statistics import bootstrap_interval, difference, mean
-from netwright.claims.testbeds import testbed
+from netwright.claims.rule import Part, Rule
+from netwright.claims.statistics import column, differences, estimate, mean
 from netwright.core.network import call
 from netwright.core.split import Split
 from netwright.core.taps import Taps, stream
@@ -30,9 +31,13 @@ CLAIM = Claim(
         "channels, drawn at random 10 times, are held at their mean; rank correlation over the 8 layers of "
         "accuracy kept on test images with redundancy (1 - effective rank / channels) measured on validation images"
     ),
-    holds_if=(
-        "mean rank correlation above 0 and above that of depth (deeper layers spare more), the 95 % interval over "
-        "seeds of each above 0; mixed if only the first"
+    rule=Rule(
+        holds=(
+            Part("rank correlation of effective rank", "above"),
+            Part("rank_correlation: effective rank less depth", "above"),
+        ),
+        mixed=((Part("rank correlation of effective rank", "above"),),),
+        bed=(Part("accuracy kept, widest difference between layers", "at least", 0.05),),
     ),
 )
 
@@ -57,7 +62,7 @@ def kept(network: nn.Module, place: str, means: Tensor, data: Split, seed: int) 
     return hits / total
 
 
-def measure(scale: Scale) -> Measured:
+def measure(scale: Scale) -> list[dict[str, Any]]:
     seeds = scale.seeds if len(scale.seeds) >= 5 else tuple(range(5))
     rows: list[dict[str, Any]] = []
     for seed in seeds:
@@ -80,30 +85,27 @@ def measure(scale: Scale) -> Measured:
             found = spearmanr(values, accuracy).statistic if known else 0.0
             rows.append({"arm": arm, "seed": seed, "rank_correlation": float(found)})
         rows.append({"arm": "accuracy kept", "seed": seed, **dict(zip(LAYERS, accuracy, strict=True))})
-    values = [row["rank_correlation"] for row in rows if row["arm"] == "effective rank"]
-    interval = list(bootstrap_interval(values))
-    over = difference(rows, "effective rank", "depth", "rank_correlation")
-    figures = {
-        "rank correlation": {"mean": float(np.mean(values)), "interval": interval},
-        "rank correlation: effective rank less depth": over,
-    }
+    return rows
+
+
+def judge(rows: list[dict[str, Any]]) -> Measured:
     listed = ", ".join(
         f"{arm} {mean(rows, arm, 'rank_correlation'):+.2f}"
         for arm in ("effective rank", "participation ratio", "duplicate units", "depth")
     )
-    verdict = "does not hold here"
-    if interval[0] > 0:
-        verdict = "holds" if over["interval"][0] > 0 else "mixed"
+    kept_by = [[row[name] for name in LAYERS] for row in rows if row["arm"] == "accuracy kept"]
+    values = list(column(rows, "effective rank", "rank_correlation").values())
     return Measured(
-        rows,
-        verdict,
         f"rank correlation with the accuracy kept: {listed}.",
-        figures,
+        {
+            "rank correlation of effective rank": estimate(values),
+            **differences(rows, "effective rank", ("depth",), ("rank_correlation",)),
+        },
+        bed={"accuracy kept, widest difference between layers": float(np.mean([np.ptp(k) for k in kept_by]))},
         notes=(
             "Rank says over how many directions a layer's variance spreads, not what the layers behind it make of "
             "them; position tells more: what an early layer loses, everything behind it lacks. "
             "Nothing was retrained after "
             "the removal, so this is about damage, not about what pruning and fine-tuning reach."
         ),
-        seeds=seeds,
     )

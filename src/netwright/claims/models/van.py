@@ -9,7 +9,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from netwright.claims.record import Claim, Measured, Scale
-from netwright.claims.statistics import difference, mean, spread
+from netwright.claims.rule import Part, Rule
+from netwright.claims.statistics import arms_of, differences, mean, spread
 from netwright.core.fit import Fit
 from netwright.core.fold import swap
 from netwright.core.metrics import evaluate
@@ -32,7 +33,13 @@ CLAIM = Claim(
         "22,490, ResNet 24,967; accuracy on the 5,000 test images"
     ),
     full="CIFAR-10, 5,000 images, nearest to 150,000 parameters, 11 blocks, 8 epochs of AdamW 1e-3, batch 64",
-    holds_if="VAN beats 'no gate' and 'gate of 3x3' by more than one pooled standard deviation over seeds",
+    rule=Rule(
+        holds=tuple(
+            Part(f"accuracy over {other}, in pooled standard deviations", "at least", 1)
+            for other in ("no gate", "gate of 3x3")
+        ),
+        bed=(Part("accuracy of van", "at least", 0.85),),
+    ),
 )
 
 
@@ -96,7 +103,7 @@ def network_of(arm: str, chosen: Setting) -> nn.Module:
     return sized(make, chosen.size, arm)
 
 
-def measure(scale: Scale) -> Measured:
+def measure(scale: Scale) -> list[dict[str, Any]]:
     chosen = setting(scale)
     rows: list[dict[str, Any]] = []
     for seed in scale.seeds:
@@ -106,28 +113,28 @@ def measure(scale: Scale) -> Measured:
             Fit(**{**chosen.fit.__dict__, "seed": seed})(network, chosen.task)
             figures = evaluate(network, chosen.task, "test")
             rows.append({"arm": arm, "seed": seed, "parameters": parameter_count(network), **figures})
-    return verdict(rows)
+    return rows
 
 
-def verdict(rows: list[dict[str, Any]]) -> Measured:
-    wins = {}
+def judge(rows: list[dict[str, Any]]) -> Measured:
+    others = [arm for arm in arms_of(rows) if arm != "van"]
+    figures: dict[str, Any] = differences(rows, "van", others, ("accuracy",))
     for other in ("no gate", "gate of 3x3"):
         pooled = ((spread(rows, "van", "accuracy") ** 2 + spread(rows, other, "accuracy") ** 2) / 2) ** 0.5
-        wins[other] = mean(rows, "van", "accuracy") - mean(rows, other, "accuracy") > pooled
-    others = [arm for arm in dict.fromkeys(row["arm"] for row in rows) if arm != "van"]
-    accuracies = {arm: mean(rows, arm, "accuracy") for arm in ("van", *others)}
+        ahead = figures[f"accuracy: van less {other}"]["mean"]
+        figures[f"accuracy over {other}, in pooled standard deviations"] = ahead / max(pooled, 1e-9)
     said = ", ".join(
-        f"{arm} {100 * value:.1f} % ({mean(rows, arm, 'parameters'):,.0f} parameters)"
-        for arm, value in accuracies.items()
+        f"{arm} {100 * mean(rows, arm, 'accuracy'):.1f} % ({mean(rows, arm, 'parameters'):,.0f} parameters)"
+        for arm in ("van", *others)
     )
     return Measured(
-        rows=rows,
-        verdict="holds" if all(wins.values()) else "mixed" if any(wins.values()) else "does not hold here",
         summary=f"test accuracy: {said}",
-        figures={f"accuracy over {arm}": difference(rows, "van", arm, "accuracy") for arm in others},
+        figures=figures,
+        bed={"accuracy of van": mean(rows, "van", "accuracy")},
         notes=(
-            "every VAN arm keeps the depthwise 3x3 of its feed-forward part, so that 'no gate' still mixes "
-            "neighbouring pixels. At the quick scale the maps are 14x14 and smaller: the gate's 23 pixels reach "
-            "beyond them, and layer scales that start at 0.01 have 315 steps to grow"
+            "On 2,000 images logistic regression reaches 81 %, so that a network below it has not learned enough for "
+            "its gate to matter. Every VAN arm keeps the depthwise 3x3 of its feed-forward part, so that 'no gate' "
+            "still mixes neighbouring pixels. At the quick scale the maps are 14x14 and smaller: the gate's 23 pixels "
+            "reach beyond them, and layer scales that start at 0.01 have 315 steps to grow"
         ),
     )

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from netwright.calibrate.temperature_scaling import TemperatureScaling
 from netwright.claims.record import Claim, Measured, Scale
-from netwright.claims.statistics import difference, mean
+from netwright.claims.rule import Part, Rule
+from netwright.claims.statistics import arms_of, differences, mean, told
 from netwright.core.budget import Budget
 from netwright.core.fit import Fit
 from netwright.core.initialise import reinitialised
@@ -22,6 +23,12 @@ from netwright.data import task as named_task
 from netwright.models import build
 from netwright.train.rankmixup import RankMixup
 
+OURS, LONGER = "rankmixup, M-NDCG", "rankmixup, M-NDCG, equal epochs"
+LOWER = {
+    ours: tuple(Part(f"ece: {ours} less {other}", "below") for other in ("cross entropy", "mixup"))
+    for ours in (OURS, LONGER)
+}
+LEVEL = {ours: Part(f"accuracy: {ours} less cross entropy", "at least", -0.005) for ours in (OURS, LONGER)}
 CLAIM = Claim(
     slug="rankmixup",
     paper=(
@@ -36,17 +43,16 @@ CLAIM = Claim(
         "arm gives M-NDCG 36 epochs, at four times the passes. The temperature is fitted on the 5,000 validation "
         "images. ECE with 15 bins on the 5,000 test images"
     ),
-    holds_if=(
-        "ECE of M-NDCG is below cross entropy's and mixup's (both 95 % intervals below 0) and its mean accuracy at "
-        "most half a point below cross entropy's, at equal forward passes; mixed if that is so at equal epochs "
-        "alone, or if only the ECE is lower"
+    rule=Rule(
+        holds=(*LOWER[OURS], LEVEL[OURS]),
+        mixed=(LOWER[OURS], (*LOWER[LONGER], LEVEL[LONGER])),
+        bed=(Part("cross entropy's confidence over its accuracy", "at least", 0.03),),
     ),
 )
 EPOCHS = 36
 FIT = Fit(
     epochs=EPOCHS, batch_size=32, optimiser="sgd", lr=0.1, weight_decay=0.0, schedule="cosine", clip=2.0, augment=False
 )  # fmt: skip
-OURS, LONGER = "rankmixup, M-NDCG", "rankmixup, M-NDCG, equal epochs"
 
 
 def focal(network: nn.Module, inputs: Inputs, targets: Tensor) -> Tensor:
@@ -85,7 +91,7 @@ def figures(network: nn.Module, task: Task) -> dict[str, float]:
     return {**found, "overconfidence": confidence - found["accuracy"]}
 
 
-def measure(scale: Scale) -> Measured:
+def measure(scale: Scale) -> list[dict[str, Any]]:
     task = named_task("fashion-mnist", limit=600)
     rows: list[dict[str, Any]] = []
     for seed in scale.seeds:
@@ -113,47 +119,28 @@ def measure(scale: Scale) -> Measured:
         for arm, loss, epochs in ranked:
             method = RankMixup(loss=loss, fit=replace(FIT, epochs=epochs), seed=seed)
             rows.append({"arm": arm, "seed": seed, **figures(method(blank, task, Budget()), task)})
-    return verdict(rows)
+    return rows
 
 
-def verdict(rows: list[dict[str, Any]]) -> Measured:
-    others = [a for a in dict.fromkeys(r["arm"] for r in rows) if a not in (OURS, LONGER)]
-    found = {
-        f"ECE, {ours} less {b}": difference(rows, ours, b, "ece") for ours in (OURS, LONGER) for b in others
-    }
+def judge(rows: list[dict[str, Any]]) -> Measured:
+    others = [arm for arm in arms_of(rows) if arm not in (OURS, LONGER)]
+    found: dict[str, Any] = {}
     for ours in (OURS, LONGER):
-        found[f"accuracy, {ours} less cross entropy"] = difference(rows, ours, "cross entropy", "accuracy")
-    lower, level = {}, {}
-    for ours in (OURS, LONGER):
-        gaps = [found[f"ECE, {ours} less {b}"]["interval"][1] for b in ("cross entropy", "mixup")]
-        lower[ours] = max(gaps) < 0
-        level[ours] = found[f"accuracy, {ours} less cross entropy"]["mean"] >= -0.005
-    holds = lower[OURS] and level[OURS]
-    partly = lower[OURS] or (lower[LONGER] and level[LONGER])
+        found |= differences(rows, ours, others, ("ece",))
+        found |= differences(rows, ours, ("cross entropy",), ("accuracy",))
     ece = ", ".join(f"{arm} {100 * mean(rows, arm, 'ece'):.2f} %" for arm in (OURS, LONGER, *others))
-    change = {ours: 100 * found[f"accuracy, {ours} less cross entropy"]["mean"] for ours in (OURS, LONGER)}
+    change = {ours: 100 * found[f"accuracy: {ours} less cross entropy"]["mean"] for ours in (OURS, LONGER)}
+    ways = ((OURS, "a quarter of the epochs"), (LONGER, "equal epochs"))
+    against = [f"with {name} {told(found[f'ece: {ours} less cross entropy'])}" for ours, name in ways]
     return Measured(
-        rows=rows,
-        verdict="holds" if holds else "mixed" if partly else "does not hold here",
         summary=(
             f"ECE: {ece}; accuracy of M-NDCG {change[OURS]:+.2f} points from cross entropy at equal forward passes, "
             f"{change[LONGER]:+.2f} at equal epochs"
         ),
         figures=found,
-        notes=note(rows, found),
+        bed={
+            "accuracy of cross entropy": mean(rows, "cross entropy", "accuracy"),
+            "cross entropy's confidence over its accuracy": mean(rows, "cross entropy", "overconfidence"),
+        },
+        notes=f"M-NDCG's ECE against cross entropy's, in points: {'; '.join(against)}.",
     )
-
-
-def note(rows: list[dict[str, Any]], found: dict[str, Any]) -> str:
-    """What the figures say about the bed, and about what the fewer epochs do."""
-    sure = 100 * mean(rows, "cross entropy", "overconfidence")
-    bed = f"Cross entropy's mean confidence is {sure:+.1f} points from its accuracy on this bed"
-    ways = []
-    for ours, name in ((OURS, "a quarter of the epochs"), (LONGER, "equal epochs")):
-        gap = found[f"ECE, {ours} less cross entropy"]
-        low, high = gap["interval"]
-        sign = "lower" if high < 0 else "higher" if low > 0 else "not told apart"
-        ways.append(
-            f"with {name} {sign} ({100 * gap['mean']:+.2f} points of ECE [{100 * low:+.2f}, {100 * high:+.2f}])"
-        )
-    return f"{bed}. M-NDCG against it: {' and '.join(ways)}."

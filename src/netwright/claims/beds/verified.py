@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from netwright.claims.testbeds import cache_folder
+from netwright.claims.beds.trained import cache_folder
 from netwright.core.checkpoint import load_state, save_state
 from netwright.core.contracts import Box
 from netwright.core.fit import Fit, State

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from netwright.claims.beds.trained import testbed
 from netwright.claims.record import Scale
+from netwright.claims.rule import Part
 from netwright.claims.statistics import mean
-from netwright.claims.testbeds import testbed
 from netwright.core.budget import Budget
 from netwright.core.contracts import Transform
 from netwright.core.metrics import adaptive_ece, classwise_ece, outputs_of, score
@@ -18,6 +19,17 @@ SETTING = (
     "Fashion-MNIST, CNN 16-32-64 trained 20 epochs on 3,000 images without augmentation or weight decay; "
     "calibrators are fitted on a random half of the validation images (2,500), all figures on the 5,000 test images"
 )
+
+# a network that is right about how sure it is leaves nothing to mend
+OVERCONFIDENT = (Part("ece before", "at least", 0.02),)
+
+
+def bed_of(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Why there is something to calibrate: accuracy and calibration error of the network as it is."""
+    return {
+        "accuracy before": mean(rows, "uncalibrated", "accuracy"),
+        "ece before": mean(rows, "uncalibrated", "ece"),
+    }
 
 
 def measure_arms(scale: Scale, arms: Mapping[str, Transform]) -> list[dict[str, Any]]:
