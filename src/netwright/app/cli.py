@@ -35,6 +35,18 @@ Target = Annotated[
 Size = Annotated[
     str | None, typer.Option("--size", help="Bring pictures to this size: 32 or 32x48 (height x width).")
 ]
+Unseen = Annotated[
+    str | None,
+    typer.Option("--unseen", help="Rows of the same form that the network has not seen: they judge it."),
+]
+Missing = Annotated[
+    str | None,
+    typer.Option("--missing", help="Missing values of a table: median fills them, drop leaves rows out."),
+]
+Columns = Annotated[
+    str | None,
+    typer.Option("--columns", help="A table's numbers in your network's order: 'age,sex=male,sex=female'."),
+]
 Drop = Annotated[str | None, typer.Option("--drop", help="Columns of a table to leave out, comma-separated.")]
 Limit = Annotated[int | None, typer.Option("--limit", help="Use at most so many training examples.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, max=2**31 - 1)]
@@ -71,6 +83,9 @@ def improve(
     out: Annotated[Path, typer.Option(help="Folder for the files that it writes.")] = Path("netwright-out"),
     target: Target = None,
     drop: Drop = None,
+    columns: Columns = None,
+    missing: Missing = None,
+    unseen: Unseen = None,
     size: Size = None,
     limit: Limit = None,
     state: State = None,
@@ -90,8 +105,10 @@ def improve(
     with screen.open_screen(quiet=json_) as view:
         result = job.run(
             model, task, wanted, seconds=parse_seconds(budget), methods=_list(methods), seed=seed, out=out, view=view,
-            task_options=_options(target=target, drop=drop, size=size, limit=limit), state=state,
-            trust_pickle=trust_pickle, ray=ray,
+            task_options=_options(
+                target=target, drop=drop, columns=columns, missing=missing, unseen=unseen, size=size, limit=limit
+            ),
+            state=state, trust_pickle=trust_pickle, ray=ray,
         )  # fmt: skip
     if json_:
         _print_json(result.to_json())
@@ -113,6 +130,9 @@ def compare(
     out: Annotated[Path, typer.Option(help="Folder for the study.")] = Path("netwright-out"),
     target: Target = None,
     drop: Drop = None,
+    columns: Columns = None,
+    missing: Missing = None,
+    unseen: Unseen = None,
     size: Size = None,
     limit: Limit = None,
     state: State = None,
@@ -133,7 +153,15 @@ def compare(
             seed,
             out,
             view,
-            task_options=_options(target=target, drop=drop, size=size, limit=limit),
+            task_options=_options(
+                target=target,
+                drop=drop,
+                columns=columns,
+                missing=missing,
+                unseen=unseen,
+                size=size,
+                limit=limit,
+            ),
             state=state,
             trust_pickle=trust_pickle,
         )
@@ -161,6 +189,9 @@ def _goal_command(goal: str, text: str) -> None:
         ] = None,
         target: Target = None,
         drop: Drop = None,
+        columns: Columns = None,
+        missing: Missing = None,
+        unseen: Unseen = None,
         size: Size = None,
         limit: Limit = None,
         state: State = None,
@@ -176,7 +207,10 @@ def _goal_command(goal: str, text: str) -> None:
         with screen.open_screen(quiet=json_) as view:
             result = one.run(
                 goal, method, model, task, Budget(seconds=parse_seconds(budget)), settings=_settings(set_), seed=seed,
-                out=out, view=view, task_options=_options(target=target, drop=drop, size=size, limit=limit),
+                out=out, view=view,
+                task_options=_options(
+                    target=target, drop=drop, columns=columns, missing=missing, unseen=unseen, size=size, limit=limit
+                ),
                 state=state, trust_pickle=trust_pickle, radius=radius,
             )  # fmt: skip
         if json_:

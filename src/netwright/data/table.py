@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-import csv
-import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+import torch
 
-from netwright.core.errors import BadInput, MissingExtra, UnknownName
+from netwright.core.division import divide
+from netwright.core.errors import BadInput, UnknownName
+from netwright.core.signature import Feature, Input
 from netwright.core.task import Kind, Task
+from netwright.data.features import asked, encode_rows, filled, usual
 from netwright.data.finish import finish
+from netwright.data.frame import missing as holes
+from netwright.data.frame import plain, read, refuse_infinite, refuse_missing, texts
 from netwright.data.targets import encode, kind_of
 
 _USUAL = ("target", "label", "class", "y")
-_CATEGORIES = 50
+Columns = str | Sequence[str | Feature]
 
 
 def load(
@@ -25,65 +31,119 @@ def load(
     target: str | None = None,
     drop: str | tuple[str, ...] = (),
     kind: Kind | None = None,
+    unseen: str | Path | None = None,
+    missing: Literal["median", "drop"] | None = None,
+    columns: Columns | Mapping[str, Columns] | None = None,
 ) -> Task:
     """Rows (F,) float32: numbers as they are, text and flags as one column per value; standardised.
 
     target: the column to predict (default: one named target, label, class or y). drop: columns to leave out
     ('id,name'). kind: classification where the target is text, flags or few whole numbers, else regression.
-    15 % of the rows each are validation and test. Missing values are refused, not filled.
+    15 % of the rows each are validation and test; unseen: another table, whose halves they become, and then all rows
+    here are for training.
+
+    missing: values that are missing are refused; 'median' fills them by what the training rows hold (the most
+    frequent text), 'drop' leaves such rows out. columns: the network's own numbers in its order, 'age, sex=male';
+    by the name of an input where it has several ({'age': 'age', 'sex': 'sex'}), which are then fed as they are.
     """
+    if missing not in (None, "median", "drop"):
+        raise BadInput(f"missing={missing} is no way to treat missing values; say median or drop")
     frame = read(path)
     frame = frame.drop(columns=_columns(frame, drop))
     wanted = _target(path, frame, target)
-    _complete(path, frame)
-    y = _plain(frame.pop(wanted))
-    chosen = kind or _kind(y)
-    x = features(path, frame)
-    targets, classes = encode({"train": y}, chosen, f"{path.name}, column '{wanted}'", renumber=True)
+    frames = {"train": frame} if unseen is None else {"train": frame, "test": _judging(Path(unseen), wanted)}
+    rest = frame.drop(columns=wanted)
+    if rest.shape[1] == 0:
+        raise BadInput(f"{path} has no column beside the target")
+    used = [*_used(rest, columns), wanted]
+    what = {"train": path, "test": unseen}
+    note = _settle(frames, used, wanted, missing, what)
+    inputs = _inputs(path, frames["train"].drop(columns=wanted), columns)
+    y = {role: plain(part[wanted]) for role, part in frames.items()}
+    if y["train"].dtype.kind == "U":
+        y = {role: texts(part[wanted]) for role, part in frames.items()}
+    chosen = kind or _kind(y["train"])
+    targets, classes = encode(y, chosen, f"{path.name}, column '{wanted}'", renumber=True)
+    if missing == "median":
+        rows = _training_rows(targets, chosen, seed)
+        inputs = {name: filled(frames["train"].iloc[rows], features) for name, features in inputs.items()}
+    x = {
+        role: tuple(encode_rows(part, features, what[role]) for features in inputs.values())
+        for role, part in frames.items()
+    }
+    judged = (x["test"], targets["test"]) if "test" in x else None
     task = Task.from_arrays(
-        x, targets["train"], name=path.stem, kind=chosen, classes=classes, meaning="table", seed=seed
-    )
-    return finish(task, seed, limit, "columns")
+        x["train"], targets["train"], test=judged, name=path.stem, kind=chosen, classes=classes, meaning="table",
+        seed=seed,
+    )  # fmt: skip
+    said = tuple(Input(name, (len(f),), layout="F", features=f) for name, f in inputs.items())
+    task = replace(task, inputs=said, target=wanted, missing=missing or "", note=note)
+    return finish(task, seed, limit, None if isinstance(columns, Mapping) else "columns")
 
 
-def read(path: Path) -> Any:
-    """The table as a pandas data frame with distinct column names."""
-    try:
-        import pandas as pd
-    except ImportError:
-        raise MissingExtra("pandas", "tables", "reading a table") from None
-    try:
-        if path.suffix.lower() == ".parquet":
-            frame = pd.read_parquet(path)
-        else:
-            with warnings.catch_warnings():
-                warnings.simplefilter(
-                    "error", pd.errors.ParserWarning
-                )  # more values than names: some get lost
-                frame = pd.read_csv(path, sep=_separator(path), index_col=False)
-    except ImportError:
-        raise MissingExtra("pyarrow", "tables", "reading Parquet") from None
-    except UnicodeDecodeError as error:
-        raise BadInput(f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8") from None
-    except OSError as error:
-        raise BadInput(f"{path} cannot be read ({error.strerror or error})") from error
-    except Exception as error:  # the parsers of pandas and pyarrow have no common base
-        reason = str(error).strip().splitlines()
-        raise BadInput(f"{path} is no readable table ({reason[0] if reason else error!r})") from error
-    frame.columns = [str(name).strip() for name in frame.columns]
-    twice = frame.columns[frame.columns.duplicated()]
-    if len(twice):
-        raise BadInput(f"{path}: the column '{twice[0]}' occurs twice")
-    if len(frame) == 0:
-        raise BadInput(f"{path} has no rows")
+def _judging(path: Path, wanted: str) -> Any:
+    """A table of rows that only judge."""
+    frame = read(path)
+    if wanted not in frame.columns:
+        raise UnknownName(
+            "column", wanted, frame.columns, f"{path} needs the target, as the first table has it."
+        )
     return frame
 
 
-def _separator(path: Path) -> str:
-    """Comma, semicolon, tab or bar: whichever splits the first line into most columns."""
-    with open(path, encoding="utf-8-sig", newline="") as file:
-        first = file.readline()
-    return max(",;\t|", key=lambda mark: len(next(csv.reader([first], delimiter=mark), [])))
+def _used(frame: Any, columns: Columns | Mapping[str, Columns] | None) -> list[str]:
+    """The columns that the network is fed from."""
+    if columns is None:
+        return list(frame.columns)
+    each = list(columns.values()) if isinstance(columns, Mapping) else [columns]
+    return list(dict.fromkeys(f.column for words in each for f in asked(frame, words, coded=True)))
+
+
+def _inputs(
+    path: Path, frame: Any, columns: Columns | Mapping[str, Columns] | None
+) -> dict[str, tuple[Feature, ...]]:
+    """Per input of the network, what each of its numbers is."""
+    if columns is None:
+        return {"input": usual(frame, path)}
+    if isinstance(columns, Mapping):
+        return {name: asked(frame, words, coded=True) for name, words in columns.items()}
+    return {"input": asked(frame, columns)}
+
+
+def _settle(
+    frames: dict[str, Any], used: list[str], wanted: str, way: str | None, what: Mapping[str, Any]
+) -> str:
+    """Refuse missing values or leave their rows out (in place); gives what was done, in words."""
+    said = []
+    for role, frame in frames.items():
+        absent = [name for name in used if name not in frame.columns]
+        if absent:
+            raise BadInput(f"{what[role]} has no column '{absent[0]}', which the first table has")
+        counts = holes(frame, used)
+        if way == "drop" and counts:
+            kept = frame.dropna(subset=used)
+            if len(kept) == 0:
+                raise BadInput(
+                    f"{what[role]}: every row misses a value; say --missing median, or --drop columns"
+                )
+            said.append(f"{len(frame) - len(kept):,} of {len(frame):,} rows of {what[role]} were left out")
+            frames[role] = kept.reset_index(drop=True)
+        elif way == "median":
+            refuse_missing(
+                what[role],
+                holes(frame, [wanted]),
+                "that is the target: leave those rows out (--missing drop)",
+            )
+        else:
+            refuse_missing(what[role], counts, "fill them first, or say --missing median or --missing drop")
+        refuse_infinite(what[role], frames[role], used)
+    return f"{' and '.join(said)}, because values are missing there" if said else ""
+
+
+def _training_rows(targets: dict[str, np.ndarray], kind: Kind, seed: int) -> np.ndarray:
+    """The rows of the first table that will be for training: nothing may be learned from the others."""
+    places, _ = divide({r: torch.from_numpy(y) for r, y in targets.items()}, seed, kind == "classification")
+    return places["train"][1].numpy()
 
 
 def _columns(frame: Any, names: str | tuple[str, ...]) -> list[str]:
@@ -106,47 +166,6 @@ def _target(path: Path, frame: Any, target: str | None) -> str:
     return usual[0]
 
 
-def _complete(path: Path, frame: Any) -> None:
-    """Refuse missing and infinite values, with the column's name."""
-    missing = frame.isna().sum()
-    if missing.any():
-        worst = missing[missing > 0]
-        raise BadInput(
-            f"{path}: column '{worst.index[0]}' has {int(worst.iloc[0])} missing values"
-            + (f", and {len(worst) - 1} more columns have some" if len(worst) > 1 else "")
-            + "; fill or drop them first"
-        )
-    for name in frame.columns:
-        if frame[name].dtype.kind == "f" and np.isinf(frame[name].to_numpy()).any():
-            raise BadInput(f"{path}: column '{name}' holds infinite values; clean or drop them first")
-
-
-def _plain(column: Any) -> np.ndarray:
-    """A column as numpy numbers, flags or text."""
-    values = column.to_numpy()
-    return values if values.dtype.kind in "buif" else column.astype(str).to_numpy().astype(np.str_)
-
-
 def _kind(y: np.ndarray) -> Kind:
     """As for arrays, but many different whole numbers (prices, counts) are values."""
     return kind_of(y.astype(np.float64) if y.dtype.kind in "iu" else y)
-
-
-def features(path: Path, frame: Any) -> np.ndarray:
-    """(N, F) float32. Text with more than 50 different values is refused: it is an identifier or free text."""
-    if frame.shape[1] == 0:
-        raise BadInput(f"{path} has no column beside the target")
-    parts = []
-    for name in frame.columns:
-        values = _plain(frame[name])
-        if values.dtype.kind != "U":
-            parts.append(values.astype(np.float32)[:, None])
-            continue
-        known, codes = np.unique(values, return_inverse=True)
-        if len(known) > _CATEGORIES:
-            raise BadInput(
-                f"{path}: column '{name}' holds text with {len(known):,} different values; leave it out with "
-                f"drop={name} (--drop), or turn it into numbers"
-            )
-        parts.append(np.eye(len(known), dtype=np.float32)[codes])
-    return np.concatenate(parts, axis=1)
