@@ -28,13 +28,58 @@ def test_few_examples_make_small_differences_no_reason():
     assert pick(rows, Target(faster=2, max_drop=0.01), examples=100).row["key"] == "c"
 
 
+def as_r2(rows, **errors):
+    """The rows' accuracies as R2, with standard errors by key."""
+    return [{**r, "r2": r["accuracy"], **({"r2_error": errors[r["key"]]} if r["key"] in errors else {})} for r in rows]
+
+
 def test_metrics_without_a_known_error_are_not_given_that_of_an_accuracy():
-    rows = [row("a", 0.90, 0.40), row("b", 0.88, 0.30)]
-    for r in (*rows, original := {**ORIGINAL, "accuracy": 0.91}):
-        r["r2"] = r["accuracy"]
+    *rows, original = as_r2([row("a", 0.90, 0.40), row("b", 0.88, 0.30), {**ORIGINAL, "accuracy": 0.91}])
     choice = choose(rows, original, Target(faster=2, max_drop=0.05), "r2", 200)
     assert choice.row["key"] == "a"
-    assert "lower r2" in choice.why["b"]
+    assert choice.why["a"] == "chosen: the best R2 of those that meet it"
+    assert choice.why["b"] == "meets it, but is of a lower R2 than the best"
+
+
+def test_star_and_reasons_agree_for_regression():
+    """The standard error of R2 decides as that of an accuracy does, and the reasons name it."""
+    rows = [row("a", 0.90, 0.40), row("b", 0.88, 0.30), row("c", 0.86, 0.10)]
+    *rows, original = as_r2([*rows, {**ORIGINAL, "accuracy": 0.91}], a=0.02, b=0.02, c=0.02)
+    choice = choose(rows, original, Target(faster=2, max_drop=0.1), "r2", 200)
+    assert choice.row["key"] == "b", "0.88 lies within sqrt(2) 0.02 of 0.90, 0.86 does not"
+    assert choice.why["b"] == "chosen: the fastest of 2 within one standard error of the best (0.0283)"
+    assert choice.why["a"] == "meets it, but is not the fastest"
+    assert choice.why["c"] == "meets it, but is of a lower R2 than the best by more than one standard error (0.0283)"
+    lacking = choose(rows, original, Target(faster=2, max_drop=0.04), "r2", 200).why["c"]
+    assert lacking == "0.0500 of R2 lost"
+
+
+def test_a_blow_up_is_not_chosen_while_another_meets_it():
+    blown, sound = {**row("a", latency=0.2), "blown_up": 1.0}, row("b", latency=0.4)
+    choice = pick([blown, sound], Target(faster=2))
+    assert choice.row["key"] == "b"
+    assert choice.why["a"] == "meets it, but its probabilities have blown up"
+    alone = pick([blown], Target(faster=2))
+    assert alone.row["key"] == "a"
+    assert alone.why["a"] == "chosen: the only one that meets it; its probabilities have blown up"
+
+
+def test_ties_are_explained():
+    choice = pick([row("a", latency=0.300, size=400), row("b", latency=0.305, size=100)], Target(faster=2))
+    assert choice.why["b"].endswith("of 2 that are as fast (within 5 %) the smallest")
+    assert choice.why["a"] == "meets it, as fast (within 5 %) as the chosen one, but larger"
+    even = pick([row("a", latency=0.3), row("b", latency=0.3)], Target(faster=2))
+    assert "the first was taken" in even.why["b"]
+    by_size = pick([row("a", latency=1.0, size=250), row("b", latency=0.3, size=255)], Target(smaller=2))
+    assert by_size.why["a"] == "meets it, as small (within 5 %) as the chosen one, but slower"
+
+
+def test_a_speed_missed_by_a_hair_does_not_read_as_met():
+    assert pick([row("a", latency=1 / 1.9991)], Target(faster=2)).why["a"].endswith("only 1.999x faster")
+    assert pick([row("a", accuracy=0.98 - 0.010003)], Target(max_drop=0.01)).why["a"].endswith(
+        "1.0003 points less accurate"
+    )
+    assert pick([row("a", latency=2.0)], Target(faster=2)).why["a"].endswith("2.00x slower")
 
 
 def test_size_decides_when_size_was_asked():

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from netwright.app import words
 from netwright.core.budget import Target
 
 Row = dict[str, Any]
@@ -43,48 +44,115 @@ def choose(rows: Sequence[Row], original: Row, target: Target, metric: str, exam
     is within one standard error of the best one's. If none meets it: the one that lacks least, or the one with
     the best metric of those that are level with it in the speed and size that were asked for.
 
-    The standard error is that of a difference of two accuracies on the same `examples` validation examples,
-    bounded by sqrt(2 p (1 - p) / n): with few examples, tenths of a point are no reason to prefer a candidate. Of
-    other metrics none is known here: the best one of those that meet what was asked is taken.
+    A row whose probabilities have blown up is taken only where no other meets what was asked.
     """
     why = {r["key"]: r.get("reason") or r["status"] for r in rows if not usable(r, metric)}
     able = [r for r in rows if usable(r, metric)]
     if not able:
         return Choice(None, False, why)
-    lacking = {r["key"]: shortfalls(r, original, target, metric) for r in able}
-    meeting = [r for r in able if not lacking[r["key"]]]
+    meeting = []
     for r in able:
-        if lacking[r["key"]]:
-            why[r["key"]] = lacks(r, original, lacking[r["key"]], metric)
-    if not meeting:
-        least = min(able, key=lambda r: sum(lacking[r["key"]].values()))
-        chosen = max((r for r in able if level_with(r, least, target)), key=lambda r: r[metric])
-        why[chosen["key"]] = f"chosen: lacks least; {why[chosen['key']]}"
-        return Choice(chosen, False, why)
-    best = max(r[metric] for r in meeting)
-    error = math.sqrt(max(2 * best * (1 - best), 0.0) / examples) if metric == "accuracy" else 0.0
-    near = [r for r in meeting if r[metric] >= best - error]
-    by_size = target.smaller is not None and target.faster is None
-    first_figure, second_figure = ("bytes", "onnx_latency_ms") if by_size else ("onnx_latency_ms", "bytes")
-    least = min(r[first_figure] for r in near)
-    level = [r for r in near if r[first_figure] <= (1 + LEVEL) * least]
-    chosen = min(level, key=lambda r: r[second_figure])
-    first = "smallest" if by_size else "fastest"
-    which = (
-        f"{first} of those within one standard error of the best" if error else "best of those that meet it"
+        lacking = shortfalls(r, original, target, metric)
+        if lacking:
+            why[r["key"]] = lacks(r, original, lacking, target, metric)
+        else:
+            meeting.append(r)
+    chosen = (
+        _among_meeting(meeting, target, metric, examples, why)
+        if meeting
+        else _stand_in(able, original, target, metric, why)
     )
+    if chosen.get("blown_up"):
+        why[chosen["key"]] += "; its probabilities have blown up"
+    return Choice(chosen, bool(meeting), why)
+
+
+def _stand_in(able: list[Row], original: Row, target: Target, metric: str, why: dict[str, str]) -> Row:
+    """The row that lacks least, where none meets what was asked."""
+    total = lambda r: sum(shortfalls(r, original, target, metric).values())
+    least = min(able, key=total)
+    alike = [r for r in able if level_with(r, least, target)]
+    chosen = max(alike, key=lambda r: r[metric])
+    first = "lacks least" if chosen is least else f"as near as any (within {100 * LEVEL:.0f} %), and best"
+    why[chosen["key"]] = f"chosen: {first}; {why[chosen['key']]}"
+    return chosen
+
+
+def _among_meeting(
+    meeting: list[Row], target: Target, metric: str, examples: int, why: dict[str, str]
+) -> Row:
+    """The choice among rows that meet what was asked, and why it is not the others."""
+    sound = [r for r in meeting if not r.get("blown_up")] or meeting
+    best = max(sound, key=lambda r: r[metric])
+    error = standard_error(best, metric, examples)
+    near = [r for r in sound if r[metric] >= best[metric] - error]
+    order = _BY_SIZE if target.smaller is not None and target.faster is None else _BY_SPEED
+    least = min(r[order.first] for r in near)
+    level = [r for r in near if r[order.first] <= (1 + LEVEL) * least]
+    chosen = min(level, key=lambda r: r[order.second])
+    worse = "less accurate" if metric == "accuracy" else f"of a lower {words.NAMES[metric]}"
     for r in meeting:
         if r is chosen:
-            why[r["key"]] = f"chosen: {which}"
+            said = f"chosen: {_first_of(order, meeting, near, error, metric)}"
+            if len(level) > 1:
+                said += f"; of {len(level)} that are {order.tie} the {order.then}"
+        elif r not in sound:
+            said = "meets it, but its probabilities have blown up"
+        elif r in level:
+            tied = r[order.second] == chosen[order.second]
+            said = f"meets it, {order.tie} as the chosen one"
+            said += " and level with it in the rest: the first was taken" if tied else f", but {order.but}"
         elif r in near:
-            why[r["key"]] = f"meets it, but is not the {first}"
+            said = f"meets it, but is not the {order.most}"
         else:
-            why[r["key"]] = (
-                f"meets it, but is less accurate than the best by more than {100 * error:.1f} points"
-                if error
-                else f"meets it, but has a lower {metric} than the best"
-            )
-    return Choice(chosen, True, why)
+            said = f"meets it, but is {worse} than the best{_by(error, metric)}"
+        why[r["key"]] = said
+    return chosen
+
+
+@dataclass(frozen=True)
+class _Order:
+    """By which figure the choice is made, by which one ties are broken, and the words for it."""
+
+    first: str
+    second: str
+    most: str
+    tie: str
+    then: str
+    but: str
+
+
+_TIE = f"(within {100 * LEVEL:.0f} %)"
+_BY_SPEED = _Order("onnx_latency_ms", "bytes", "fastest", f"as fast {_TIE}", "smallest", "larger")
+_BY_SIZE = _Order("bytes", "onnx_latency_ms", "smallest", f"as small {_TIE}", "fastest", "slower")
+
+
+def _first_of(order: _Order, meeting: list[Row], near: list[Row], error: float, metric: str) -> str:
+    if len(meeting) == 1:
+        return "the only one that meets it"
+    if error:
+        inside = f"within one standard error of the best ({_points(error, metric)})"
+        return f"the {order.most} of {len(near)} {inside}" if len(near) > 1 else f"no other is {inside}"
+    return f"the best {words.NAMES[metric]} of those that meet it"
+
+
+def standard_error(best: Row, metric: str, examples: int) -> float:
+    """Of the difference between the best metric and another one on the same examples; 0 where none is known.
+
+    Bounded by that of two independent samples: of accuracies sqrt(2 p (1 - p) / n); of R2, sqrt(2) times the error
+    that was measured (`r2_error`). With few examples, tenths of a point are no reason to prefer a candidate.
+    """
+    if metric == "accuracy":
+        return math.sqrt(max(2 * best[metric] * (1 - best[metric]), 0.0) / examples)
+    return math.sqrt(2) * best.get(f"{metric}_error", 0.0)
+
+
+def _by(error: float, metric: str) -> str:
+    return f" by more than one standard error ({_points(error, metric)})" if error else ""
+
+
+def _points(value: float, metric: str) -> str:
+    return f"{100 * value:.1f} points" if metric == "accuracy" else f"{value:.4f}"
 
 
 def level_with(row: Row, other: Row, target: Target) -> bool:
@@ -100,13 +168,17 @@ def usable(row: Row, metric: str) -> bool:
     return row["status"] == "done" and all(v is not None and math.isfinite(v) for v in numbers)
 
 
-def lacks(row: Row, original: Row, lacking: dict[str, float], metric: str) -> str:
-    """In words: 'only 1.4x faster, 2.3 points less accurate'."""
+def lacks(row: Row, original: Row, lacking: dict[str, float], target: Target, metric: str) -> str:
+    """In words: 'only 1.40x faster, 2.3 points less accurate'."""
     parts = []
     if "faster" in lacking:
-        parts.append(f"only {row['faster']:.2f}x faster")
+        faster = row["faster"]
+        slower = f"{words.factor(1 / faster)} slower" if faster < 0.995 else ""
+        parts.append(slower or f"only {words.factor(faster, target.faster)} faster")
     if "smaller" in lacking:
-        parts.append(f"only {original['bytes'] / row['bytes']:.2f}x smaller")
+        smaller = original["bytes"] / row["bytes"]
+        larger = f"{words.factor(1 / smaller)} larger" if smaller < 0.995 else ""
+        parts.append(larger or f"only {words.factor(smaller, target.smaller)} smaller")
     if "max_drop" in lacking:
-        parts.append(f"{100 * (original[metric] - row[metric]):.1f} points less accurate")
+        parts.append(words.lost(metric, original[metric] - row[metric], target.max_drop))
     return ", ".join(parts)

@@ -11,6 +11,8 @@ from typing import Any
 
 from torch import nn
 
+from netwright.app import words
+from netwright.app.beside import hold_beside
 from netwright.app.choose import choose
 from netwright.app.timing import time_candidates
 from netwright.app.trials import Wanted, original_trial, run_trial, trials_for
@@ -65,6 +67,7 @@ def compare(
     study.run(trials, run_trial, network, task, limits=limits, jobs=jobs, progress=progress, runner=where)
     if goal in TRANSFORMING:
         time_candidates(study, task)
+        hold_beside(study, task)
     return Comparison(goal, study, task, budget, scratch)
 
 
@@ -139,20 +142,41 @@ class Comparison:
         """compress: what answers the budget's target best (without one: the fastest within a point of the
         original). calibrate: the lowest negative log likelihood. adapt, train: the highest metric.
         None where nothing served or no calibration is better than none, and for goals that give no network."""
-        original = self.original
+        row, _ = self._chosen()
+        return None if row is None else Candidate(self.study, self.task, row)
+
+    @property
+    def why_best(self) -> str:
+        """Why `best` is the best, in words; '' where there is none."""
+        return self._chosen()[1]
+
+    def _chosen(self) -> tuple[Row | None, str]:
+        original, metric = self.original, self.task.primary
         if original is None:
-            return None
+            return None, ""
         if self.goal == "compress":
             target = self.budget.target
             if target == Target():
                 target = replace(target, max_drop=0.01)
-            row = choose(self.rows, original, target, self.task.primary, len(self.task.val)).row
-        elif self.goal == "calibrate" and "nll" in original:
+            choice = choose(self.rows, original, target, metric, self.examples)
+            return choice.row, "" if choice.row is None else choice.why[choice.row["key"]]
+        figure = "nll" if self.goal == "calibrate" and "nll" in original else metric
+        if figure == "nll":
             row = best([original, *self.rows], minimise="nll")
-            row = None if row is original else row
+            said = "the lowest negative log likelihood"
         else:
-            row = best(self.rows, maximise=self.task.primary)
-        return None if row is None else Candidate(self.study, self.task, row)
+            row = best(self.rows, maximise=metric)
+            said = f"the highest {words.NAMES[metric]}"
+        if row is None or row is original:
+            return None, ""
+        ties = [r["label"] for r in done(self.rows, [figure]) if r is not row and r[figure] == row[figure]]
+        return row, said + (f"; a tie with {words.listed(ties)}, of which the first is starred" if ties else "")
+
+    @property
+    def examples(self) -> int:
+        """How many validation examples the rows are judged on."""
+        count = len(self.task.val)
+        return count - count // 2 if self.goal == "calibrate" else count
 
     def network(self, slug: str) -> nn.Module:
         """The candidate of the first row of this method, or 'original'."""
@@ -186,7 +210,7 @@ class Comparison:
 
     def __repr__(self) -> str:
         ended = done(self.rows, [])
-        return f"Comparison({self.goal}: {len(self.rows)} methods, {len(ended)} served, {self.study.path})"
+        return f"Comparison({self.goal}: {words.number_of(len(self.rows), 'method')}, {len(ended)} served, {self.study.path})"
 
 
 class Candidate:

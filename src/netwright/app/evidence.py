@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from netwright.app import words
+from netwright.app.beside import change_cell
 from netwright.app.choose import Choice
 from netwright.app.opening import Subject
-from netwright.app.report import data_uri, percent, size_text
+from netwright.app.report import data_uri, size_text
 from netwright.core import catalogue
 from netwright.core.errors import NotApplicable
 from netwright.core.metrics import Reliability, reliability, top_label
@@ -93,21 +96,24 @@ def notes(subject: Subject, machine: dict[str, Any]) -> list[str]:
 
 def trial_table(rows: list[dict[str, Any]], choice: Choice, metric: str) -> Any:
     """The candidates for the terminal: the chosen one starred, the others with the reason why not."""
+    from rich.console import Group
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=None, pad_edge=False, header_style="dim")
     table.add_column("")
-    table.add_column("candidate", max_width=40)
-    for name in (metric, "ms", "faster", "size"):
+    table.add_column("candidate", max_width=44)
+    for name in (words.NAMES[metric], "change [95 %]", "ms", "faster", "size"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("", style="dim", overflow="fold")
     for row in sorted(rows, key=lambda r: (r["status"] != "done", r.get("onnx_latency_ms", 0.0))):
         star = "★" if choice.row is not None and row["key"] == choice.row["key"] else ""
-        cells = ["", "", "", ""]
+        cells = ["", "", "", "", ""]
         if row["status"] == "done":
             cells = [
-                percent(row.get(metric)), f"{row.get('onnx_latency_ms', float('nan')):.3f}",
-                f"{row.get('faster', float('nan')):.2f}x", size_text(row["bytes"]),
+                words.figure(metric, row.get(metric)), change_cell(row, metric),
+                f"{row.get('onnx_latency_ms', math.nan):.3f}", words.faster_cell(row), size_text(row["bytes"]),
             ]  # fmt: skip
         table.add_row(star, row["label"], *cells, choice.why.get(row["key"], ""))
-    return table
+    below = words.level_line([row for row in rows if row["status"] == "done"])
+    return Group(table, *([Text(f"  {below}", style="dim")] if below else []))

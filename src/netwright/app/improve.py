@@ -13,6 +13,7 @@ from typing import Any
 from torch import nn
 
 from netwright.app import evidence, plan, report, verdict, words
+from netwright.app.beside import hold_beside
 from netwright.app.calibrated import calibrated
 from netwright.app.choose import Choice, choose
 from netwright.app.compare import limits_for, open_runner
@@ -20,7 +21,7 @@ from netwright.app.opening import Subject, describe, open_subject
 from netwright.app.result import Asked, Found, Result, document, shown, trial_rows
 from netwright.app.screen import View
 from netwright.app.timing import time_candidates
-from netwright.app.trials import ORIGINAL, original_trial, run_trial
+from netwright.app.trials import ORIGINAL, original_trial, run_trial, told_apart
 from netwright.core.budget import Budget, Target, parse_seconds
 from netwright.core.checkpoint import atomic
 from netwright.core.cost import cost, latency
@@ -150,7 +151,7 @@ class _Job:
             rows = [study.row(t.key) for t in first]
             self._show_before(original)
             second = plan.second_round(rows, original, self.target, self.metric, self.budget, self.asked.seed)
-            second = [t for t in second if t.key not in {f.key for f in first}]
+            second = told_apart([t for t in second if t.key not in {f.key for f in first}], first)
             self._run(study, second)
             self._time(study)
         return study.row(original["key"]), [study.row(t.key) for t in [*first, *second]]
@@ -177,6 +178,7 @@ class _Job:
 
     def _time(self, study: Study) -> None:
         time_candidates(study, self.task, rounds=60, seconds=1.0)
+        hold_beside(study, self.task)
 
     def _show_before(self, original: Row) -> None:
         self.view.say(f"  on {words.number_of(len(self.task.val), 'validation example')}")
@@ -198,7 +200,7 @@ class _Job:
         change = verdict.changes_of(tested, self.task)
         met, sentence = verdict.judge(before, after, self.target, self.metric, change)
         found = Found(choice, calibration, networks, tested, change, max(w.max_error for w in written))
-        label, trials = choice.row["label"], trial_rows(rows, choice, self.metric)
+        label, trials = choice.row["label"], trial_rows(rows, original, choice, self.metric)
         result = Result(chosen, self.task, met, sentence, label, before, after, self.out, trials)
         result.document = document(result, self.subject, self.asked, found)
         seconds = time.monotonic() - began

@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from netwright.app.screen import View
+from netwright.app.words import number_of
 from netwright.core import progress
 from netwright.core.checkpoint import load_state, save_state
 from netwright.core.errors import BadInput
@@ -145,5 +146,5 @@ def describe(subject: Subject) -> str:
     task, count = subject.task, parameter_count(subject.network)
     size = f"{count / 1e6:.1f} M" if count >= 1e6 else f"{count / 1e3:.0f} k" if count >= 1e3 else str(count)
     total = len(task.train) + len(task.val) + len(task.test)
-    outputs = f"{task.outputs} classes" if task.kind == "classification" else f"{task.outputs} outputs"
-    return f"{subject.name} ({size} parameters), task {task.name} ({total:,} examples, {outputs})"
+    outputs = number_of(task.outputs, {"classification": "class", "multilabel": "label"}.get(task.kind, "output"))
+    return f"{subject.name} ({size} parameters), task {task.name} ({number_of(total, 'example')}, {outputs})"

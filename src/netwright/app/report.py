@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from netwright.app import words
+from netwright.app.beside import change_cell
 from netwright.core.budget import Target
 from netwright.core.checkpoint import atomic
 from netwright.core.metrics import Reliability
@@ -158,7 +159,7 @@ def pareto_figure(evidence: Evidence) -> Any:
     figure.update_layout(
         template="simple_white", height=420, margin={"l": 60, "r": 20, "t": 30, "b": 50},
         legend={"orientation": "h", "y": 1.12},
-        xaxis_title="latency in ONNX Runtime, ms", yaxis_title=f"{evidence.primary} on validation data",
+        xaxis_title="latency in ONNX Runtime, ms", yaxis_title=f"{words.NAMES[evidence.primary]} on validation data",
     )  # fmt: skip
     return figure
 
@@ -201,9 +202,10 @@ def trial_rows(evidence: Evidence) -> list[dict[str, Any]]:
         number = lambda key, form, r=r: "" if r.get(key) is None else form(r[key])
         rows.append({
             "label": r["label"], "note": r.get("note") or "", "status": r["status"], "why": r.get("why", ""),
-            "chosen": r["key"] == evidence.chosen, "accuracy": number(evidence.primary, percent),
+            "chosen": r["key"] == evidence.chosen, "blown_up": bool(r.get("blown_up")),
+            "metric": words.figure(evidence.primary, r.get(evidence.primary)), "change": change_cell(r, evidence.primary),
             "latency": number("onnx_latency_ms", lambda v: f"{v:.3f} ms"),
-            "faster": number("faster", lambda v: f"{v:.2f}x"), "size": number("bytes", size_text),
+            "faster": words.faster_cell(r), "size": number("bytes", size_text),
             "seconds": number("seconds", lambda v: f"{v:.0f}"),
         })  # fmt: skip
     return rows
@@ -234,6 +236,8 @@ def render(evidence: Evidence) -> str:
     view |= {
         "asked": asked(evidence.target, evidence.primary),
         "table": comparison(evidence.before, evidence.after, evidence.changes),
+        "metric": words.NAMES[evidence.primary],
+        "level_line": words.level_line(evidence.trials),
         "tested_line": f"Accuracy and calibration on {evidence.test_count} test examples that nothing else had seen; "
         "both networks measured the same way, in turn.",
         "trials": trial_rows(evidence),

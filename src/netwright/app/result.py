@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from netwright.app import evidence, plan, report
+from netwright.app.beside import note_of
 from netwright.app.choose import Choice
 from netwright.app.opening import Subject, describe
 from netwright.core import catalogue
@@ -71,15 +72,17 @@ class Found:
     max_error: float
 
 
-def trial_rows(rows: Sequence[Row], choice: Choice, metric: str) -> list[Row]:
+def trial_rows(rows: Sequence[Row], original: Row, choice: Choice, metric: str) -> list[Row]:
     """The study's rows as result.json and the report show them, each with the reason why it was (not) chosen."""
     keep = (
-        "key", "label", "slug", "settings", "seed", "status", "reason", "seconds", "note", metric, "nll", "ece",
+        "key", "label", "slug", "settings", "seed", "status", "reason", "seconds", metric, f"{metric}_change",
+        f"{metric}_change_low", f"{metric}_change_high", "mae", "rmse", "r2_error", "nll", "ece", "blown_up",
         "onnx_latency_ms", "torch_latency_ms", "onnx_ratio", "onnx_ratio_low", "onnx_ratio_high", "faster", "bytes",
         "parameters", "macs",
     )  # fmt: skip
     return [
-        {k: row[k] for k in keep if k in row} | {"why": choice.why.get(row["key"], row["reason"])}
+        {k: row[k] for k in keep if k in row}
+        | {"note": note_of(row, original), "why": choice.why.get(row["key"], row["reason"])}
         for row in rows
     ]
 

@@ -7,6 +7,8 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from netwright.app import words
+from netwright.app.beside import change_cell, note_of
 from netwright.app.report import percent, size_text
 from netwright.core.study import Row
 
@@ -43,24 +45,23 @@ def latency_cell(row: Row) -> str:
 
 def faster_cell(row: Row) -> str:
     """How many times faster than the original, with the spread; 'level' where 1 lies inside it."""
-    if "faster" not in row or row["slug"] == "original":
-        return ""
-    low, high = 1 / row["onnx_ratio_high"], 1 / row["onnx_ratio_low"]
-    return f"{row['faster']:.2f}x" + (" (level)" if low <= 1 <= high else f" ({low:.2f}-{high:.2f})")
+    return "" if row["slug"] == "original" else words.faster_cell(row, spread=True)
 
 
 def columns(comparison: Comparison) -> list[Column]:
     """What the table shows of a row that ended well, by the goal."""
     metric = comparison.task.primary
-    quality = number(metric, percent if metric == "accuracy" else lambda v: f"{v:.4f}")
+    of = lambda name: (words.NAMES[name], number(name, lambda v: words.figure(name, v)))
+    quality: list[Column] = [of(name) for name in (("r2", "mae", "rmse") if metric == "r2" else (metric,))]
+    quality.append(("change [95 %]", lambda row: change_cell(row, metric)))
     seconds: Column = ("seconds", number("seconds", lambda v: f"{v:.0f}"))
-    calibration: list[Column] = [
-        ("nll", number("nll", lambda v: f"{v:.4f}")), ("ECE", number("ece", lambda v: f"{100 * v:.2f} %")),
-    ]  # fmt: skip
+    nll: Column = ("nll", number("nll", lambda v: f"{v:.4g}"))
+    ece: Column = ("ECE", number("ece", lambda v: f"{100 * v:.2f} %"))
+    known = lambda *some: [c for c in some if any(c[0].lower() in row for row in comparison.rows)]
     if comparison.goal == "compress":
         return [
-            (metric, quality), ("ONNX Runtime", latency_cell), ("faster", faster_cell),
-            ("size", number("bytes", size_text)), ("ECE", calibration[1][1]), seconds,
+            *quality, ("ONNX Runtime", latency_cell), ("faster", faster_cell),
+            ("size", number("bytes", size_text)), *known(ece), seconds,
         ]  # fmt: skip
     if comparison.goal == "explain":
         return [
@@ -73,7 +74,7 @@ def columns(comparison: Comparison) -> list[Column]:
         return [*shares, ("radius", number("radius", lambda v: f"{v:.4f}")), seconds]
     if comparison.original is None:
         return [("figures", all_figures), seconds]
-    return [(metric, quality), *calibration, seconds]
+    return [*quality, *known(nll, ece), seconds]
 
 
 _FIXED = {"seed", "seconds", "memory"}
@@ -111,8 +112,24 @@ def trouble(row: Row) -> str:
     return f"{row['status']}{after}: {row['reason']}"
 
 
+def footnotes(comparison: Comparison) -> list[str]:
+    """What the marks in the table mean, where they occur: the star, ties with it, '(level)'."""
+    said = []
+    if comparison.best is not None:
+        said.append(f"★ {comparison.best.row['label']}: {comparison.why_best}")
+    if level := words.level_line(row for row in comparison.rows if row["status"] == "done"):
+        said.append(level)
+    if any(f"{comparison.task.primary}_change" in row for row in comparison.rows):
+        said.append(
+            f"change: over the original, on the same {words.number_of(comparison.examples, 'validation example')}, with "
+            "its 95 % interval" + (", in points" if comparison.task.primary == "accuracy" else "")
+        )
+    return said
+
+
 def title(comparison: Comparison) -> str:
-    return f"{comparison.goal}: {len(comparison.rows)} methods on {comparison.task.name}, validation data"
+    methods = words.number_of(len(comparison.rows), "method")
+    return f"{comparison.goal}: {methods} on {comparison.task.name}, validation data"
 
 
 def rich_table(comparison: Comparison) -> Any:
@@ -132,8 +149,9 @@ def rich_table(comparison: Comparison) -> Any:
             table.add_row(mark, Text(row["label"]), *cells, style=style)
         else:
             below.append(Text(f"  {row['label']}: {trouble(row)}", style="yellow"))
-        if cells and row["note"]:
-            below.append(Text(f"  {row['label']}: {row['note']}", style="dim"))
+        if cells and (note := note_of(row, comparison.original)):
+            below.append(Text(f"  {row['label']}: {note}", style="yellow" if row.get("blown_up") else "dim"))
+    below += [Text(f"  {line}", style="dim") for line in footnotes(comparison)]
     return Group(table, *below)
 
 
@@ -154,6 +172,10 @@ def html(comparison: Comparison) -> str:
         )
         parts.append(f"<tr>{label}{rest}</tr>")
     parts.append("</table>")
+    noted = [
+        f"{row['label']}: {note}" for row in comparison.rows if (note := note_of(row, comparison.original))
+    ]
+    parts += [f"<p>{escape(line)}</p>" for line in (*noted, *footnotes(comparison))]
     if comparison.pareto:
         parts.append(to_html(pareto_plot(comparison), full_html=False, include_plotlyjs=True))
     return "".join(parts)

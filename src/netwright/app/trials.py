@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import tempfile
 import time
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -18,12 +20,14 @@ from netwright.core.budget import Budget
 from netwright.core.cost import cost
 from netwright.core.errors import BadInput, CannotWrite, NetwrightError, NotApplicable
 from netwright.core.export import export
-from netwright.core.metrics import evaluate
+from netwright.core.metrics import outputs_of, score
+from netwright.core.paired import judged, r2_error
 from netwright.core.study import Outcome, Trial
 from netwright.core.task import Task
 
 ORIGINAL = "original"  # the slug of the network as it was given, measured like every candidate
 ONNX = "candidate.onnx"
+JUDGED = "judged.npy"  # per validation example, what the metrics are made of (core/paired.py)
 FINDING = "finding.json"
 EXPLAINED = 16  # validation examples that an Explainer explains
 VERIFIED = 50  # validation examples that a Verifier bounds
@@ -60,6 +64,19 @@ def original_trial(budget: Budget | None = None, goal: str = "") -> Trial:
     return Trial(ORIGINAL, settings, 0, budget or Budget(), "original")
 
 
+def told_apart(trials: Sequence[Trial], others: Sequence[Trial]) -> list[Trial]:
+    """The trials, with seed and time in the labels of those that are called as one of the others is."""
+    taken = {trial.label for trial in others}
+    found = []
+    for trial in trials:
+        if trial.label in taken:
+            seconds = trial.budget.seconds
+            more = [f"seed {trial.seed}", *([] if seconds is None else [f"{seconds:.0f} s"])]
+            trial = dataclasses.replace(trial, label=", ".join([trial.label, *more]))
+        found.append(trial)
+    return found
+
+
 def run_trial(trial: Trial, network: nn.Module, task: Task) -> Outcome:
     """Any trial, by its method's contract."""
     if trial.slug == ORIGINAL:
@@ -86,7 +103,7 @@ def run_transform_trial(
     """Run a Transform; keep the candidate and its ONNX file; measure it on validation data.
 
     Methods of the goal calibrate learn from validation data: they get one half and are measured on the other.
-    figures: the task's metrics; parameters, macs, peak_activation_bytes; bytes (of the ONNX file, of the state
+    figures: the task's metrics, and r2_error, the standard error of R2; parameters, macs, peak_activation_bytes; bytes (of the ONNX file, of the state
     where there is none); method_seconds (the method alone). Latency is measured later, when nothing else runs.
     """
     learn, judge = task, task
@@ -95,7 +112,11 @@ def run_transform_trial(
     start = time.monotonic()
     candidate = network if trial.slug == ORIGINAL else built(trial)(network, learn, budget or trial.budget)
     figures = {"method_seconds": time.monotonic() - start}
-    figures |= evaluate(candidate, judge, "val")
+    outputs, targets = outputs_of(candidate, judge.val)
+    figures |= score(outputs, targets, task.kind)
+    each = judged(outputs, targets, task.kind)
+    if task.kind == "regression":
+        figures["r2_error"] = r2_error(each)
     counted = cost(candidate, task.example())
     figures |= {name: float(value) for name, value in dataclasses.asdict(counted).items()}
     try:
@@ -103,9 +124,15 @@ def run_transform_trial(
     except CannotWrite:
         raise  # the disk, not the candidate
     except NetwrightError as error:
-        return Outcome(figures, candidate, note=f"no ONNX file: {error}")
+        return Outcome(figures, candidate, {JUDGED: _npy(each)}, f"no ONNX file: {error}")
     figures["bytes"] = float(len(content))
-    return Outcome(figures, candidate, {ONNX: content})
+    return Outcome(figures, candidate, {ONNX: content, JUDGED: _npy(each)})
+
+
+def _npy(values: torch.Tensor) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, values.float().numpy(), allow_pickle=False)
+    return buffer.getvalue()
 
 
 def _goal(trial: Trial) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from netwright.core.paired import Change
@@ -65,6 +65,12 @@ def moved(metric: str, difference: float, most: float | None = None) -> str:
     return f"{text} {'point' if abs(float(text)) == 1 else 'points'}"
 
 
+def lost(metric: str, drop: float, most: float | None) -> str:
+    """A drop, without a sign: '2.3 points less accurate', '0.0210 of R2 lost'."""
+    value = moved(metric, -drop, most).lstrip("+-")
+    return f"{value} less accurate" if metric == "accuracy" else f"{value} lost"
+
+
 def interval(metric: str, change: Change) -> str:
     """'[-0.1, +1.7]', in the unit of `moved`."""
     return f"[{amount(metric, change.low)}, {amount(metric, change.high)}]"
@@ -117,6 +123,26 @@ def speeds(figures: dict[str, Any], asked: float | None = None) -> str:
     if other == way:
         return f"{said}, {times} in PyTorch"
     return f"{said}, but {times} {other} in PyTorch"
+
+
+LEVEL = "(level)"
+
+
+def faster_cell(row: dict[str, Any], spread: bool = False) -> str:
+    """'2.13x' for a table, or '1.02x (level)' where 1 lies inside the spread of the timing; spread: say that too."""
+    if "faster" not in row:
+        return ""
+    low, high = 1 / row["onnx_ratio_high"], 1 / row["onnx_ratio_low"]
+    if low <= 1 <= high:
+        return f"{row['faster']:.2f}x {LEVEL}"
+    return f"{row['faster']:.2f}x" + (f" ({low:.2f}-{high:.2f})" if spread else "")
+
+
+def level_line(rows: Iterable[dict[str, Any]]) -> str:
+    """What '(level)' means, where one of the rows' cells says it; else nothing."""
+    if not any(faster_cell(row).endswith(LEVEL) for row in rows):
+        return ""
+    return f"{LEVEL}: neither faster nor slower than the original, as far as the timing can tell apart"
 
 
 def size_change(before: float, after: float, asked: float | None = None) -> str:
