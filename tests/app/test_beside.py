@@ -9,7 +9,11 @@ from netwright.app.trials import JUDGED, _npy, original_trial, told_apart
 from netwright.core.budget import Budget
 from netwright.core.study import Outcome, Study, Trial
 
-HITS = {"original": [1, 1, 1, 1, 1, 0, 0, 0], "better": [1, 1, 1, 1, 1, 1, 0, 0], "worse": [0, 1, 1, 1, 1, 0, 0, 0]}
+HITS = {
+    "original": [1, 1, 1, 1, 1, 0, 0, 0],
+    "better": [1, 1, 1, 1, 1, 1, 0, 0],
+    "worse": [0, 1, 1, 1, 1, 0, 0, 0],
+}
 NLL = {"original": 0.26, "better": 0.3, "worse": 54.0}
 
 
@@ -46,7 +50,14 @@ def test_rows_are_held_beside_the_original_on_the_same_examples(task, tmp_path):
 
 @pytest.mark.parametrize(
     ("nll", "original", "expected"),
-    [(54, 0.26, True), (3.4, 0.26, True), (1.5, 0.01, False), (20, 15, False), (math.inf, 1, True), (None, 1, False)],
+    [
+        (54, 0.26, True),
+        (3.4, 0.26, True),
+        (1.5, 0.01, False),
+        (20, 15, False),
+        (math.inf, 1, True),
+        (None, 1, False),
+    ],
 )
 def test_a_blow_up_is_far_beyond_a_guess_and_the_original(task, nll, original, expected):
     """ln 3 is 1.10: a uniform guess over the task's three classes."""

@@ -30,7 +30,10 @@ def test_few_examples_make_small_differences_no_reason():
 
 def as_r2(rows, **errors):
     """The rows' accuracies as R2, with standard errors by key."""
-    return [{**r, "r2": r["accuracy"], **({"r2_error": errors[r["key"]]} if r["key"] in errors else {})} for r in rows]
+    return [
+        {**r, "r2": r["accuracy"], **({"r2_error": errors[r["key"]]} if r["key"] in errors else {})}
+        for r in rows
+    ]
 
 
 def test_metrics_without_a_known_error_are_not_given_that_of_an_accuracy():
@@ -49,7 +52,10 @@ def test_star_and_reasons_agree_for_regression():
     assert choice.row["key"] == "b", "0.88 lies within sqrt(2) 0.02 of 0.90, 0.86 does not"
     assert choice.why["b"] == "chosen: the fastest of 2 within one standard error of the best (0.0283)"
     assert choice.why["a"] == "meets it, but is not the fastest"
-    assert choice.why["c"] == "meets it, but is of a lower R2 than the best by more than one standard error (0.0283)"
+    assert (
+        choice.why["c"]
+        == "meets it, but is of a lower R2 than the best by more than one standard error (0.0283)"
+    )
     lacking = choose(rows, original, Target(faster=2, max_drop=0.04), "r2", 200).why["c"]
     assert lacking == "0.0500 of R2 lost"
 
@@ -76,8 +82,10 @@ def test_ties_are_explained():
 
 def test_a_speed_missed_by_a_hair_does_not_read_as_met():
     assert pick([row("a", latency=1 / 1.9991)], Target(faster=2)).why["a"].endswith("only 1.999x faster")
-    assert pick([row("a", accuracy=0.98 - 0.010003)], Target(max_drop=0.01)).why["a"].endswith(
-        "1.0003 points less accurate"
+    assert (
+        pick([row("a", accuracy=0.98 - 0.010003)], Target(max_drop=0.01))
+        .why["a"]
+        .endswith("1.0003 points less accurate")
     )
     assert pick([row("a", latency=2.0)], Target(faster=2)).why["a"].endswith("2.00x slower")
 

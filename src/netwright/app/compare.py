@@ -170,7 +170,9 @@ class Comparison:
         if row is None or row is original:
             return None, ""
         ties = [r["label"] for r in done(self.rows, [figure]) if r is not row and r[figure] == row[figure]]
-        return row, said + (f"; a tie with {words.listed(ties)}, of which the first is starred" if ties else "")
+        return row, said + (
+            f"; a tie with {words.listed(ties)}, of which the first is starred" if ties else ""
+        )
 
     @property
     def examples(self) -> int:
@@ -209,8 +211,8 @@ class Comparison:
         return html(self)
 
     def __repr__(self) -> str:
-        ended = done(self.rows, [])
-        return f"Comparison({self.goal}: {words.number_of(len(self.rows), 'method')}, {len(ended)} served, {self.study.path})"
+        count, ended = words.number_of(len(self.rows), "method"), len(done(self.rows, []))
+        return f"Comparison({self.goal}: {count}, {ended} served, {self.study.path})"
 
 
 class Candidate:

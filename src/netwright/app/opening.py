@@ -146,5 +146,7 @@ def describe(subject: Subject) -> str:
     task, count = subject.task, parameter_count(subject.network)
     size = f"{count / 1e6:.1f} M" if count >= 1e6 else f"{count / 1e3:.0f} k" if count >= 1e3 else str(count)
     total = len(task.train) + len(task.val) + len(task.test)
-    outputs = number_of(task.outputs, {"classification": "class", "multilabel": "label"}.get(task.kind, "output"))
+    outputs = number_of(
+        task.outputs, {"classification": "class", "multilabel": "label"}.get(task.kind, "output")
+    )
     return f"{subject.name} ({size} parameters), task {task.name} ({number_of(total, 'example')}, {outputs})"

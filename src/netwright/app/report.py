@@ -203,7 +203,8 @@ def trial_rows(evidence: Evidence) -> list[dict[str, Any]]:
         rows.append({
             "label": r["label"], "note": r.get("note") or "", "status": r["status"], "why": r.get("why", ""),
             "chosen": r["key"] == evidence.chosen, "blown_up": bool(r.get("blown_up")),
-            "metric": words.figure(evidence.primary, r.get(evidence.primary)), "change": change_cell(r, evidence.primary),
+            "metric": words.figure(evidence.primary, r.get(evidence.primary)),
+            "change": change_cell(r, evidence.primary),
             "latency": number("onnx_latency_ms", lambda v: f"{v:.3f} ms"),
             "faster": words.faster_cell(r), "size": number("bytes", size_text),
             "seconds": number("seconds", lambda v: f"{v:.0f}"),

@@ -120,10 +120,9 @@ def footnotes(comparison: Comparison) -> list[str]:
     if level := words.level_line(row for row in comparison.rows if row["status"] == "done"):
         said.append(level)
     if any(f"{comparison.task.primary}_change" in row for row in comparison.rows):
-        said.append(
-            f"change: over the original, on the same {words.number_of(comparison.examples, 'validation example')}, with "
-            "its 95 % interval" + (", in points" if comparison.task.primary == "accuracy" else "")
-        )
+        same = f"the same {words.number_of(comparison.examples, 'validation example')}"
+        unit = ", in points" if comparison.task.primary == "accuracy" else ""
+        said.append(f"change: over the original, on {same}, with its 95 % interval{unit}")
     return said
 
 

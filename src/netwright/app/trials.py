@@ -103,8 +103,9 @@ def run_transform_trial(
     """Run a Transform; keep the candidate and its ONNX file; measure it on validation data.
 
     Methods of the goal calibrate learn from validation data: they get one half and are measured on the other.
-    figures: the task's metrics, and r2_error, the standard error of R2; parameters, macs, peak_activation_bytes; bytes (of the ONNX file, of the state
-    where there is none); method_seconds (the method alone). Latency is measured later, when nothing else runs.
+    figures: the task's metrics, and r2_error, the standard error of R2; parameters, macs, peak_activation_bytes;
+    bytes (of the ONNX file, of the state where there is none); method_seconds (the method alone). Latency is measured
+    later, when nothing else runs.
     """
     learn, judge = task, task
     if _goal(trial) == "calibrate":
