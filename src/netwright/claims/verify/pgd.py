@@ -37,7 +37,7 @@ ARMS = {
     "pgd 40, margin": PGD(steps=40, loss="margin"),
     "pgd 7 x 5": PGD(steps=5, restarts=7, loss="cross-entropy"),
     "fgsm x 27": PGD(steps=1, step=1.0, restarts=27, loss="cross-entropy"),
-    "noise x 81": PGD(steps=0, restarts=71, start="random"),
+    "noise x 81": PGD(steps=0, restarts=81, start="random"),
 }
 
 
