@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+import netwright
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -44,6 +46,38 @@ def test_methods_are_listed_found_and_shown_as_json():
     assert "temperature-scaling" in run("methods", "--search", "temperature").stdout
     card = json.loads(run("method", "temperature-scaling", "--json").stdout)
     assert card["venue"] == "arXiv 1706.04599"
+
+
+def test_each_goal_is_named_once_and_its_methods_stand_together():
+    lines = run("methods").stdout.splitlines()[2:]
+    named = [line.split()[0] for line in lines if not line.startswith(" ")]
+    assert len(named) == len(set(named)) > 5
+    rows = json.loads(run("methods", "--json").stdout)
+    goals = [row["goal"] for row in rows]
+    assert goals == sorted(goals, key=goals.index)
+    assert named == list(dict.fromkeys(goals))
+
+
+@pytest.mark.parametrize(
+    "words", [("--search", "no such thing"), ("--goal", "explain", "--search", "pruning")]
+)
+def test_an_empty_search_says_so(words):
+    done = run("methods", *words)
+    assert done.returncode == 1
+    assert f"that holds all of '{words[-1]}'" in done.stderr
+    assert done.stdout == ""
+    done = run("methods", *words, "--json")
+    assert (done.returncode, json.loads(done.stdout)) == (1, [])
+
+
+def test_version_and_bare_call():
+    done = run("--version")
+    assert (done.returncode, done.stdout) == (0, f"netwright {netwright.__version__}\n")
+    done = run()
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Usage:" in done.stdout
+    assert "improve" in done.stdout
+    assert done.stdout == run("--help").stdout
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from hypothesis import strategies as st
 
 from netwright.app import report, words
 from netwright.core.budget import Target
+from netwright.core.plural import number_of
 
 
 def test_what_was_asked_in_the_metrics_own_words():
@@ -28,9 +29,9 @@ def test_a_printed_drop_never_contradicts_the_verdict(difference, most):
 @pytest.mark.parametrize(
     ("said", "expected"),
     [
-        (words.number_of(1, "output"), "1 output"),
-        (words.number_of(2, "class"), "2 classes"),
-        (words.number_of(1797, "example"), "1,797 examples"),
+        (number_of(1, "output"), "1 output"),
+        (number_of(2, "class"), "2 classes"),
+        (number_of(1797, "example"), "1,797 examples"),
         (words.moved("accuracy", 0.01), "+1.0 point"),
         (words.moved("accuracy", -0.0001), "0.0 points"),
         (words.moved("r2", -0.01), "-0.0100 of R2"),

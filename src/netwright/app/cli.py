@@ -16,7 +16,6 @@ from netwright.core.errors import BadInput, NetwrightError
 app = typer.Typer(
     name="netwright",
     help="Which published method actually helps MY network? Try them, apply the winner, keep the evidence.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -66,6 +65,25 @@ Ray = Annotated[
 ]
 
 
+def _version(wanted: bool) -> None:
+    if wanted:
+        from netwright import __version__
+
+        typer.echo(f"netwright {__version__}")
+        raise typer.Exit()
+
+
+@app.callback(invoke_without_command=True)
+def front(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which version this is.")
+    ] = False,
+) -> None:
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
 @app.command()
 def improve(
     model: Annotated[
@@ -76,7 +94,9 @@ def improve(
         float | None, typer.Option(help="At least so many times faster in ONNX Runtime.")
     ] = None,
     smaller: Annotated[float | None, typer.Option(help="At least so many times fewer bytes.")] = None,
-    max_drop: Annotated[str, typer.Option(help="At most so much less accurate: 0.01 or 1%.")] = "1%",
+    max_drop: Annotated[
+        str, typer.Option(help="At most so much lost: 1% or 0.01 of accuracy (one point), 0.01 of R2.")
+    ] = "1%",
     budget: BudgetText = "5m",
     methods: Methods = None,
     seed: Seed = 0,
@@ -242,7 +262,8 @@ def methods_(
     """The catalogue: every method, by goal."""
     from netwright.app import lists
 
-    lists.methods(goal, search, json_)
+    if not lists.methods(goal, search, json_):
+        raise typer.Exit(1)
 
 
 @app.command("method")

@@ -20,6 +20,7 @@ from netwright.core.budget import Budget, Target
 from netwright.core.errors import BadInput
 from netwright.core.export import Exported, export
 from netwright.core.network import fingerprint
+from netwright.core.plural import number_of
 from netwright.core.processes import Processes, Runner
 from netwright.core.study import Limits, Listener, Row, Study, best, done, pareto
 from netwright.core.task import Task
@@ -211,7 +212,7 @@ class Comparison:
         return html(self)
 
     def __repr__(self) -> str:
-        count, ended = words.number_of(len(self.rows), "method"), len(done(self.rows, []))
+        count, ended = number_of(len(self.rows), "method"), len(done(self.rows, []))
         return f"Comparison({self.goal}: {count}, {ended} served, {self.study.path})"
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import nn
 
-from netwright.app import evidence, plan, report, verdict, words
+from netwright.app import evidence, plan, report, verdict
 from netwright.app.beside import hold_beside
 from netwright.app.calibrated import calibrated
 from netwright.app.choose import Choice, choose
@@ -29,6 +29,7 @@ from netwright.core.errors import BadInput
 from netwright.core.export import export
 from netwright.core.metrics import outputs_of_file, score
 from netwright.core.network import fingerprint
+from netwright.core.plural import number_of
 from netwright.core.processes import Runner
 from netwright.core.study import Study, Trial
 from netwright.core.task import Task
@@ -181,7 +182,7 @@ class _Job:
         hold_beside(study, self.task)
 
     def _show_before(self, original: Row) -> None:
-        self.view.say(f"  on {words.number_of(len(self.task.val), 'validation example')}")
+        self.view.say(f"  on {number_of(len(self.task.val), 'validation example')}")
         self.view.say(verdict.line("before", original, self.metric))
 
     def _finish(self, study: Study, original: Row, rows: list[Row], choice: Choice, began: float) -> Result:
@@ -229,9 +230,11 @@ class _Job:
         return figures[0], figures[1]
 
     def _say(self, result: Result, calibration: str) -> None:
-        self.view.say(f"  on {words.number_of(len(self.task.test), 'test example')}")
+        self.view.say(f"  on {number_of(len(self.task.test), 'test example')}")
         self.view.say(verdict.line("before", result.before, self.metric))
-        self.view.say(verdict.line("after ", result.after, self.metric, f" ({calibration})") + "\n")
+        self.view.say(
+            verdict.line("after ", result.after, self.metric, f" ({calibration.split(':')[0]})") + "\n"
+        )
         self.view.say(f"{'met' if result.met else 'NOT met'}: {result.sentence}")
         self.view.say(
             f"wrote {self.out}/: model.onnx  model.pt2  original.onnx  report.html  result.json  study.db"

@@ -10,6 +10,7 @@ from typing import Any
 
 from netwright.core import catalogue
 from netwright.core.errors import BadInput
+from netwright.core.plural import number_of
 
 
 def _table(title: str, columns: list[str], rows: list[list[str]]) -> None:
@@ -37,19 +38,24 @@ def committed(slug: str) -> dict[str, Any] | None:
     return None
 
 
-def methods(goal: str | None, words: str | None, as_json: bool) -> None:
+def methods(goal: str | None, words: str | None, as_json: bool) -> bool:
+    """Show the methods, each goal's together; whether there is one."""
     chosen = catalogue.of_goal(goal) if goal else list(catalogue.methods().values())
     if words:
         found = {m.slug for m in catalogue.search(words)}
         chosen = [m for m in chosen if m.slug in found]
+    chosen.sort(key=lambda m: catalogue.GOALS.index(m.goal))
     if as_json:
         _dump([dataclasses.asdict(m) for m in chosen])
-        return
-    _table(
-        f"{len(chosen)} methods",
-        ["goal", "slug", "what it does"],
-        [[m.goal, m.slug, m.summary] for m in chosen],
-    )
+    elif chosen:
+        firsts = {m.goal: m for m in reversed(chosen)}
+        rows = [[m.goal if m is firsts[m.goal] else "", m.slug, m.summary] for m in chosen]
+        _table(number_of(len(chosen), "method"), ["goal", "slug", "what it does"], rows)
+    else:
+        where = f" of the goal {goal}" if goal else ""
+        what = f" that holds all of '{words}'" if words else ""
+        print(f"there is no method{where}{what}. `netwright methods` lists all.", file=sys.stderr)
+    return bool(chosen)
 
 
 def card(slug: str, as_json: bool) -> None:
@@ -109,7 +115,7 @@ def claims(
         return
     if not slugs:
         _table(
-            f"{len(results)} claims measured", ["method", "verdict", "here"],
+            f"{number_of(len(results), 'claim')} measured", ["method", "verdict", "here"],
             [[r["slug"], r["verdict"], r["summary"]] for r in results],
         )  # fmt: skip
         return
@@ -146,7 +152,7 @@ def data(action: str | None, name: str | None, as_json: bool) -> None:
     if as_json:
         _dump(rows)
         return
-    _table(f"{len(rows)} data sets", list(rows[0]), [[str(v) for v in r.values()] for r in rows])
+    _table(number_of(len(rows), "data set"), list(rows[0]), [[str(v) for v in r.values()] for r in rows])
 
 
 def models(as_json: bool) -> None:

@@ -9,7 +9,6 @@ from typing import Any
 from torch import nn
 
 from netwright.app.screen import View
-from netwright.app.words import number_of
 from netwright.core import progress
 from netwright.core.checkpoint import load_state, save_state
 from netwright.core.errors import BadInput
@@ -17,6 +16,7 @@ from netwright.core.fit import Fit
 from netwright.core.metrics import score
 from netwright.core.network import parameter_count, seeded
 from netwright.core.paths import check_writable
+from netwright.core.plural import number_of
 from netwright.core.task import Task
 
 # What is trained when no network is given: by the meaning of the task's inputs, deliberately generous.

@@ -112,7 +112,7 @@ def shown(result: Result, subject: Subject, asked: Asked, found: Found, seconds:
         subject=describe(subject), task_line=task.name, target=asked.target, met=result.met,
         sentence=result.sentence, primary=task.primary, before=result.before, after=result.after,
         changes=found.changes, trials=result.trials, chosen=row["key"],
-        chosen_text=f"{method.name}: {method.summary} Then {found.calibration}. {row.get('note') or ''}",
+        chosen_text=f"{method.name}: {method.summary} Calibration: {found.calibration}. {row.get('note') or ''}",
         test_count=len(task.test), validation_count=len(task.val), input_shape=task.input_shape,
         normalised_inside=task.normalise is not None, versions=versions(), machine=machine(),
         date=datetime.now(UTC).date().isoformat(), notes=evidence.notes(subject, machine()),

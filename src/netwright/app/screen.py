@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 
+from netwright.core.plural import number_of
 from netwright.core.progress import Listener, Progress
 
 
@@ -71,7 +72,10 @@ class View:
             return
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         with Bar(*columns, console=self.console) as bar:
-            self._bar, self._row = bar, bar.add_task(f"trying {count} methods", total=count, completed=done)
+            self._bar, self._row = (
+                bar,
+                bar.add_task(f"trying {number_of(count, 'method')}", total=count, completed=done),
+            )
             try:
                 yield
             finally:

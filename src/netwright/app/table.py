@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from netwright.app import words
 from netwright.app.beside import change_cell, note_of
 from netwright.app.report import percent, size_text
+from netwright.core.plural import number_of
 from netwright.core.study import Row
 
 if TYPE_CHECKING:
@@ -120,14 +121,14 @@ def footnotes(comparison: Comparison) -> list[str]:
     if level := words.level_line(row for row in comparison.rows if row["status"] == "done"):
         said.append(level)
     if any(f"{comparison.task.primary}_change" in row for row in comparison.rows):
-        same = f"the same {words.number_of(comparison.examples, 'validation example')}"
+        same = f"the same {number_of(comparison.examples, 'validation example')}"
         unit = ", in points" if comparison.task.primary == "accuracy" else ""
         said.append(f"change: over the original, on {same}, with its 95 % interval{unit}")
     return said
 
 
 def title(comparison: Comparison) -> str:
-    methods = words.number_of(len(comparison.rows), "method")
+    methods = number_of(len(comparison.rows), "method")
     return f"{comparison.goal}: {methods} on {comparison.task.name}, validation data"
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from netwright.app import report, words
 from netwright.core.budget import Target
 from netwright.core.paired import Change, changes, judged
+from netwright.core.plural import number_of
 from netwright.core.task import Task
 
 Figures = dict[str, Any]
@@ -44,7 +45,7 @@ def judge(
         ),
     ]
     examples = next(iter(moved.values())).examples
-    return met, f"{'; '.join(parts)} on {words.number_of(examples, 'test example')} never used before."
+    return met, f"{'; '.join(parts)} on {number_of(examples, 'test example')} never used before."
 
 
 def line(when: str, figures: Figures, metric: str, more: str = "") -> str:

@@ -12,11 +12,6 @@ NAMES = {"accuracy": "accuracy", "r2": "R2", "mae": "MAE", "rmse": "RMSE"}
 Spread = tuple[float, float]
 
 
-def number_of(count: int, noun: str) -> str:
-    """'1 output', '2 outputs', '1,797 examples', '2 classes'."""
-    return f"{count:,} {noun if count == 1 else noun + ('es' if noun.endswith('s') else 's')}"
-
-
 def listed(words: list[str]) -> str:
     """'a', 'a and b', 'a, b and c'."""
     return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]])) if words else ""

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from netwright.core.errors import BadInput
 from netwright.core.network import Inputs, as_tuple, call, device_of, evaluating, move
+from netwright.core.plural import number_of
 
 Backend = Literal["onnx", "torch"]
 
@@ -175,7 +176,9 @@ def onnx_feed(session: Any, inputs: tuple[Tensor, ...]) -> dict[str, np.ndarray]
     """Inputs by the session's names, in its types."""
     wanted = session.get_inputs()
     if len(wanted) != len(inputs):
-        raise BadInput(f"the ONNX network takes {len(wanted)} inputs, the example has {len(inputs)}")
+        raise BadInput(
+            f"the ONNX network takes {number_of(len(wanted), 'input')}, the example has {len(inputs)}"
+        )
     return {
         w.name: tensor.cpu().numpy().astype(_NUMPY[w.type], copy=False)
         for w, tensor in zip(wanted, inputs, strict=True)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from netwright.core.errors import BadInput, NotApplicable
 from netwright.core.network import Inputs, as_tuple, call, device_of, evaluating, move
+from netwright.core.plural import number_of
 from netwright.core.taps import Taps
 
 
@@ -120,7 +121,7 @@ def choose_target(outputs: Tensor, target: Tensor | None) -> Tensor:
             f"target has shape {tuple(target.shape)}; expected one class per example, ({len(outputs)},)"
         )
     if not bool(((target >= 0) & (target < outputs.shape[1])).all()):
-        raise BadInput(f"target out of range: the network has {outputs.shape[1]} outputs")
+        raise BadInput(f"target out of range: the network has {number_of(outputs.shape[1], 'output')}")
     return target
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from netwright.core.contracts import Box
 from netwright.core.errors import BadInput, NotApplicable
 from netwright.core.network import device_of
+from netwright.core.plural import number_of
 from netwright.core.split import Normalise
 
 
@@ -83,4 +84,6 @@ def check(network: nn.Module, box: Box) -> None:
             f"margins need outputs (B, classes) with two classes or more; the network gives {shape}"
         )
     if int(box.label.min()) < 0 or int(box.label.max()) >= outputs.shape[1]:
-        raise BadInput(f"a box's label is out of range: the network has {outputs.shape[1]} outputs")
+        raise BadInput(
+            f"a box's label is out of range: the network has {number_of(outputs.shape[1], 'output')}"
+        )
