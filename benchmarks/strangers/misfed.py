@@ -35,21 +35,21 @@ import data
 MISFED: dict[str, Maker] = {}
 PLAIN = ("digits_mlp", "mnist_old_mlp", "multilabel_mlp", "two_inputs", "fashion_residual")
 RIGHT: dict[str, Maker] = {name: MAKERS[name] for name in PLAIN}
-SIZES = {"train": 1500, "val": 600, "test": 600}
+JUDGING = {"val": 600, "test": 600}
 
 
 def _fed(
     name: str, where: Path, x: np.ndarray, y: np.ndarray, network: torch.nn.Module,
-    prepare: Callable[[np.ndarray], np.ndarray], epochs: int, made: str, most: int = 6000,
+    prepare: Callable[[np.ndarray], np.ndarray], epochs: int, made: str, learned: int = 1500,
 ) -> Case:  # fmt: skip
     """A network that was trained on `prepare(x)`, and an owner who hands over x."""
-    x, y = x[:most], y[:most]
-    rows, fed = parts(len(y), SIZES), prepare(x)
+    x, y = x[: learned + 4500], y[: learned + 4500]
+    rows, fed = parts(len(y), {"train": learned, **JUDGING}), prepare(x)
     train(network, [fed[rows["train"]]], y[rows["train"]], "classification", epochs=epochs, lr=3e-3)
     given, raw = arrays(where, rows, {"x": x}, y)
     return Case(
         name, made, "classification", exporters.dynamo(network, {"input": fed}, where / "net.onnx"), given,
-        own(where, {"input": fed[rows["fresh"]]}, y[rows["fresh"]]), raw, SIZES["test"],
+        own(where, {"input": fed[rows["fresh"]]}, y[rows["fresh"]]), raw, JUDGING["test"],
     )  # fmt: skip
 
 
@@ -113,6 +113,7 @@ def tokens(name: str, where: Path) -> Case:
         lambda x: order[x],
         8,
         "the ids of another vocabulary",
+        learned=5000,
     )
 
 
