@@ -120,6 +120,8 @@ def analysis(row: Method, name: str) -> None:
     with untouched(*networks):
         finding, again = twice(lambda: built(row)(*networks, task.val))
     assert finding.figures
+    assert finding.sentence.endswith("."), "its finding in plain words"
+    assert any(c.isdigit() for c in finding.sentence), "with its main figure"
     for key, value in finding.figures.items():
         assert math.isfinite(value), f"the figure '{key}' is {value}"
         assert again.figures[key] == value, f"the figure '{key}' is not repeatable"

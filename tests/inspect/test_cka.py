@@ -307,3 +307,15 @@ def test_table_and_plot(network) -> None:
     assert len(found.table()) == len(NAMES) ** 2
     assert set(found.table()[0]) == {"layer", "other", "cka"}
     assert "heatmap" in found.plot().to_json()
+
+
+def test_the_finding_is_said_in_a_sentence(network) -> None:
+    data = split(64, 2, 8, 8)
+    within = Cka(layers=("0", "5", "8"))(network, data)
+    steps = [r["cka"] for r in within.table() if (r["layer"], r["other"]) in (("0", "5"), ("5", "8"))]
+    assert f"Neighbouring layers are alike to {sum(steps) / 2:.2f} " in within.sentence
+    place = ("0", "5") if steps[0] < steps[1] else ("5", "8")
+    assert f"from {place[0]} to {place[1]} ({min(steps):.2f})" in within.sentence
+    same = Cka(layers=("0", "5"))(network, data, network)
+    assert same.sentence.startswith("The same layer of the two networks is alike to 1.00")
+    assert "100 % of the layers have their own place" in same.sentence

@@ -208,3 +208,9 @@ def test_default_layers_and_refusals() -> None:
 def test_plot_names_the_layers() -> None:
     found = ConvergentLearning(points=200)(build(0), build(1), split(40, 2, 8, 8))
     assert "subspace overlap" in found.plot().to_json()
+
+
+def test_the_finding_is_said_in_a_sentence() -> None:
+    network = build(0)
+    found = ConvergentLearning()(network, copy.deepcopy(network), split(60, 2, 8, 8))
+    assert found.sentence.startswith("Matched one to one, the networks' units correlate by 1.00 on average")

@@ -177,3 +177,16 @@ def test_refusal_plot_and_json(network) -> None:
     assert found.figures["examples"] == 10
     json.dumps(found.to_json(), allow_nan=False)
     assert "participation" in found.plot().to_json()
+
+
+def test_the_finding_is_said_in_a_sentence(network) -> None:
+    found = Profile()(network, split(200, 2, 6, 6))
+    assert found.sentence.startswith("271 parameters in 3 layers; 0 does 86 % of the multiply-accumulates; ")
+    assert "9.1 % of the units never change and 18.2 % follow another one" in found.sentence, "1 and 2 of 11"
+    assert found.to_json()["sentence"] == found.sentence
+    assert repr(found) == f"Found(profile: {found.sentence})"
+    assert "<table>" in found._repr_html_()
+    without = Profile()(network)
+    assert without.sentence == (
+        "271 parameters in 2 layers; 12.5 % of the filters nearly repeat an earlier one."
+    ), "one of four, and none of three: the mean over layers"

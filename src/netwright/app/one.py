@@ -149,6 +149,7 @@ def second_network(subject: Subject) -> nn.Module:
 
 
 def show_finding(finding: Any, method: catalogue.Method, out: Path | None, view: View) -> dict[str, Any]:
+    view.say(finding.sentence + "\n")
     view.table(finding.table())
     document = {"method": method.slug, **finding.to_json()}
     if out is not None:

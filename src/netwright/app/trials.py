@@ -163,7 +163,7 @@ def run_analysis_trial(trial: Trial, network: nn.Module, task: Task) -> Outcome:
         raise NotApplicable("it compares two networks, and one was given")
     finding = built(trial)(network, task.val)
     content = json.dumps(finding.to_json()).encode()
-    return Outcome(finding.figures, files={FINDING: content})
+    return Outcome(finding.figures, files={FINDING: content}, note=finding.sentence)
 
 
 def run_explainer_trial(trial: Trial, network: nn.Module, task: Task) -> Outcome:

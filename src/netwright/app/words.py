@@ -113,7 +113,7 @@ def speeds(figures: dict[str, Any], asked: float | None = None) -> str:
         return said
     other = direction(torch, figures.get("torch_spread"))
     if other == "level":
-        return f"{said}, {'but no faster' if way == 'faster' else 'as fast'} in PyTorch"
+        return f"{said}, {'but no faster' if way == 'faster' else 'no slower'} in PyTorch"
     times = factor(max(torch, 1 / torch))
     if other == way:
         return f"{said}, {times} in PyTorch"

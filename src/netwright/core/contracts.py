@@ -28,9 +28,10 @@ class Transform(Protocol):
 
 @runtime_checkable
 class Finding(Protocol):
-    """What an analysis found."""
+    """What an analysis found. sentence: that in plain words, with its main figure."""
 
     figures: Mapping[str, float]
+    sentence: str
 
     def table(self) -> list[dict[str, Any]]:
         """Rows for people and for data frames."""
@@ -50,7 +51,7 @@ class Analysis(Protocol):
     def __call__(self, network: nn.Module, data: Split) -> Finding: ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Explanation:
     """Attribution of a batch: (B, H, W) for images, else the shape of the input without channels.
 
@@ -61,6 +62,11 @@ class Explanation:
     target: Tensor
     method: str
     scores: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        means = (f"{name} {values.double().mean().item():.3g}" for name, values in self.scores.items())
+        shape = " x ".join(map(str, self.attribution.shape))
+        return f"Explanation({', '.join([f'{self.method}: {shape}', *means])})"
 
 
 @runtime_checkable
@@ -85,7 +91,7 @@ class Box:
 Answer = Literal["holds", "violated", "unknown"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Verdict:
     """Per example: the answer, a lower bound of the margin over every other class, and a checked counterexample.
 
@@ -99,6 +105,10 @@ class Verdict:
 
     def count(self, answer: Answer) -> int:
         return sum(a == answer for a in self.answers)
+
+    def __repr__(self) -> str:
+        said = ", ".join(f"{n} {a}" for a in ("holds", "violated", "unknown") if (n := self.count(a)))
+        return f"Verdict({said or 'no examples'})"
 
 
 @runtime_checkable

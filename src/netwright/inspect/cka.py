@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from netwright.core import progress
 from netwright.core.errors import BadInput, NotApplicable
 from netwright.core.network import as_tuple, call, device_of, evaluating, move
+from netwright.core.plural import number_of
 from netwright.core.split import LoaderSplit, Split, first, take
 from netwright.core.taps import watching
 from netwright.inspect.finding import Found
@@ -145,7 +146,20 @@ def _within(names: list[str], matrix: np.ndarray, seen: int, how: dict[str, str]
         "mean_of_neighbours": _mean(adjacent),
         "mean_of_pairs": _mean(pairs),
     }
-    return _found(names, names, matrix, figures, how)
+    least = (
+        int(np.nanargmin(np.where(np.isfinite(adjacent), adjacent, np.inf)))
+        if np.isfinite(adjacent).any()
+        else -1
+    )
+    if least < 0:
+        said = f"No two of {number_of(len(names), 'layer')} can be compared: they never change, or there is one only."
+    else:
+        said = (
+            f"Neighbouring layers are alike to {figures['mean_of_neighbours']:.2f} (CKA, 1 is equal) on average, any "
+            f"two to {figures['mean_of_pairs']:.2f}; the largest step is from {names[least]} to {names[least + 1]} "
+            f"({adjacent[least]:.2f})."
+        )
+    return _found(names, names, matrix, said, figures, how)
 
 
 def _between(
@@ -156,7 +170,14 @@ def _between(
         best = np.nan_to_num(matrix, nan=-1.0).argmax(1)
         figures["mean_of_same_layer"] = _mean(np.diagonal(matrix))
         figures["same_layer_is_most_alike"] = float((best == np.arange(len(rows))).mean())
-    return _found(rows, columns, matrix, figures, how)
+        said = (
+            f"The same layer of the two networks is alike to {figures['mean_of_same_layer']:.2f} (CKA, 1 is equal) on "
+            f"average; {100 * figures['same_layer_is_most_alike']:.0f} % of the layers have their own place as the "
+            "most alike one."
+        )
+    else:
+        said = f"A layer of one and a layer of the other are alike to {figures['mean_of_pairs']:.2f} on average (CKA)."
+    return _found(rows, columns, matrix, said, figures, how)
 
 
 def _mean(values: np.ndarray) -> float:
@@ -165,8 +186,9 @@ def _mean(values: np.ndarray) -> float:
 
 
 def _found(
-    rows: list[str], columns: list[str], matrix: np.ndarray, figures: dict[str, float], how: dict[str, str]
-) -> Found:
+    rows: list[str], columns: list[str], matrix: np.ndarray, sentence: str, figures: dict[str, float],
+    how: dict[str, str],
+) -> Found:  # fmt: skip
     def draw() -> Any:
         import plotly.graph_objects as go
 
@@ -177,4 +199,4 @@ def _found(
         return figure
 
     data = {"rows": rows, "columns": columns, "matrix": matrix.tolist(), **how}
-    return Found("cka", figures, _table(rows, columns, matrix), draw, data)
+    return Found("cka", sentence, figures, _table(rows, columns, matrix), draw, data)

@@ -213,4 +213,10 @@ def _found(rows: list[dict[str, Any]], details: dict[str, Any], examples: int) -
         figure.update_layout(barmode="group", template="plotly_white", yaxis={"title": "mean correlation"})
         return figure
 
-    return Found("convergent-learning", figures, rows, draw, details)
+    least = min(names, key=lambda name: mean("matched", name))
+    sentence = (
+        f"Matched one to one, the networks' units correlate by {figures['matched']:.2f} on average, "
+        f"{figures['semi_matched']:.2f} where one may be taken twice; least in {least} ({mean('matched', least):.2f}), "
+        f"and blocks of them span subspaces that overlap by {figures['subspace_overlap']:.2f} (1 is the same)."
+    )
+    return Found("convergent-learning", sentence, figures, rows, draw, details)

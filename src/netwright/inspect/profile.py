@@ -13,6 +13,7 @@ from netwright.core import progress
 from netwright.core.cost import macs
 from netwright.core.errors import NotApplicable
 from netwright.core.network import as_tuple, call, device_of, evaluating, move, parameter_count
+from netwright.core.plural import number_of
 from netwright.core.split import Split, first, take
 from netwright.core.taps import watching
 from netwright.inspect.finding import Found
@@ -135,6 +136,34 @@ def _macs(network: nn.Module, data: Split) -> dict[tuple[str, int], int]:
     }
 
 
+def _sentence(table: list[dict[str, Any]], figures: dict[str, float]) -> str:
+    """How large the network is, where its work is done, and how much of it is idle or doubled."""
+    count = f"{number_of(int(figures['parameters']), 'parameter')} in {number_of(len(table), 'layer')}"
+    parts = [count]
+    total = figures.get("macs", 0.0)
+    if total:
+        heavy = max(table, key=lambda row: row.get("macs", 0))
+        share = 100 * heavy.get("macs", 0) / total
+        parts.append(f"{heavy['layer']} does {share:.0f} % of the multiply-accumulates")
+    units = [row for row in table if row.get("units")]
+    if units:
+        all_ = sum(row["units"] for row in units)
+        dead, doubled = (
+            sum(row[name] * row["units"] for row in units) / all_ for name in ("dead", "duplicate_units")
+        )
+        parts.append(
+            f"{100 * dead:.1f} % of the units never change and {100 * doubled:.1f} % follow another one"
+        )
+        parts.append(
+            f"a layer's activity takes {100 * figures['mean_participation']:.0f} % of its directions on average"
+        )
+    else:
+        doubled_ = figures.get("mean_duplicate_filters")
+        if doubled_ is not None:
+            parts.append(f"{100 * doubled_:.1f} % of the filters nearly repeat an earlier one")
+    return "; ".join(parts) + "."
+
+
 def _found(table: list[dict[str, Any]], totals: dict[str, float]) -> Found:
     figures = dict(totals)
     for name in ("dead", "duplicate_units", "participation", "duplicate_filters", "weight_rank"):
@@ -164,4 +193,4 @@ def _found(table: list[dict[str, Any]], totals: dict[str, float]) -> Found:
         )
         return figure
 
-    return Found("profile", figures, table, draw)
+    return Found("profile", _sentence(table, figures), figures, table, draw)
