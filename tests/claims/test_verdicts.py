@@ -64,20 +64,20 @@ def test_the_note_of_temperature_scaling_says_when_one_number_is_not_enough(vect
     assert ("not enough" in measured.notes) == (vector == 0.4)
 
 
-def ranked(ours: float, longer: float, accuracy: float = 0.8) -> Any:
+def ranked(ours: float, longer: float, accuracy: float = 0.8, short: float = 0.09) -> str:
     figures = lambda ece, accuracy=0.8: {"ece": ece, "accuracy": accuracy, "overconfidence": ece}
-    arms = {name: figures(0.09) for name in ("cross entropy", "focal", "mixup", "label smoothing")}
-    arms["cross entropy + temperature"] = figures(0.01)
+    arms = {name: figures(0.09) for name in ("cross entropy", "mixup", rankmixup.TOY)}
+    arms[rankmixup.SHORT] = figures(short)
     arms |= {rankmixup.OURS: figures(ours, accuracy), rankmixup.LONGER: figures(longer)}
-    return rankmixup.judge(rows(arms))
+    return verdict_of(rankmixup, rankmixup.judge(rows(arms)))
 
 
-def test_rankmixup_is_judged_at_equal_passes_first() -> None:
-    verdict = lambda *figures: verdict_of(rankmixup, ranked(*figures))
-    assert verdict(0.02, 0.2) == "holds"
-    assert verdict(0.02, 0.2, 0.7) == "mixed"
-    assert verdict(0.2, 0.02) == "mixed"
-    assert verdict(0.2, 0.2) == "does not hold here"
+def test_rankmixup_must_win_at_equal_passes_and_at_equal_epochs() -> None:
+    assert ranked(0.02, 0.02) == "holds"
+    assert ranked(0.02, 0.2) == ranked(0.2, 0.02) == "mixed"
+    assert ranked(0.02, 0.2, accuracy=0.7) == ranked(0.2, 0.2) == "does not hold here"
+    # what fewer epochs do by themselves is not the method's
+    assert ranked(0.02, 0.2, short=0.01) == "does not hold here"
 
 
 def adapted(head: float) -> Any:

@@ -1,4 +1,6 @@
 import math
+from dataclasses import replace
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from torch import nn
 from netwright.core.budget import Budget
 from netwright.core.errors import NotApplicable
 from netwright.core.fit import Fit
+from netwright.core.initialise import reinitialised
 from netwright.core.metrics import evaluate
 from netwright.core.task import Task
 from netwright.train.rankmixup import RankMixup, mix, mixup_ranking_loss, ndcg_loss
@@ -134,3 +137,78 @@ def test_it_says_what_it_cannot_serve():
     tokens = Task.from_arrays(np.ones((40, 6), int), np.arange(40) % 2)
     with pytest.raises(NotApplicable, match="token"):
         RankMixup()(network(), tokens, Budget())
+
+
+class Seen(nn.Module):
+    """A linear network without batch norm that keeps what it was given while it learned."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear, self.batches = nn.Linear(6, 3), []
+
+    def forward(self, x):
+        if self.training:
+            self.batches.append(x.detach().clone())
+        return self.linear(x)
+
+
+@pytest.mark.parametrize("loss", ["mrl", "mndcg"])
+def test_one_step_goes_down_the_gradient_of_the_loss_as_it_is_defined(loss):
+    """From the batches that the network saw: three different mixes, gradients through raw and mixed answers."""
+    task = task_of()
+    fit = Fit(
+        epochs=1, optimiser="sgd", lr=0.5, batch_size=len(task.train), schedule="constant", weight_decay=0.0
+    )
+    torch.manual_seed(0)
+    given = Seen()
+    found = RankMixup(loss=loss, weight=2.0, fit=replace(fit, clip=None), seed=3)(given, task, Budget())
+    raw, together = found.batches
+    copies = 1 if loss == "mrl" else 3
+    mixes = together.chunk(copies)
+    assert together.shape[0] == copies * raw.shape[0]
+    assert all(not torch.equal(a, b) for a, b in combinations(mixes, 2))
+    x, y = task.train.inputs[0], task.train.targets
+    targets = y[(raw[:, None] == x[None]).all(2).int().argmax(1)]
+    generator = torch.Generator().manual_seed(3)
+    drawn = [mix(raw, targets, 2.0, generator) for _ in range(copies)]
+    for seen, expected in zip(mixes, drawn, strict=True):
+        torch.testing.assert_close(seen, expected.inputs)
+    start = reinitialised(given, 3).linear
+    weight, bias = start.weight.detach().double(), start.bias.detach().double()
+
+    def objective(weight, bias):
+        answer = lambda z: z.double() @ weight.T + bias
+        top = lambda z: answer(z).softmax(1).amax(1)
+        cross = -answer(raw).log_softmax(1)[torch.arange(len(raw)), targets].mean()
+        shares = torch.stack([m.label_weight.double() for m in drawn], 1)
+        if loss == "mrl":
+            gap = (2.0 + answer(mixes[0]).amax(1) - answer(raw).amax(1)).clamp_min(0)
+            return cross + 2.0 * (gap * (shares[:, 0] < 1)).mean()
+        total = 0
+        for i in range(len(raw)):
+            order = sorted(range(3), key=lambda k: -shares[i, k])
+            gains = [top(raw[i : i + 1]), *(top(mixes[k][i : i + 1]) for k in order)]
+            ideal = [1.0, *(shares[i, k].item() for k in order)]
+            q = sum(g / math.log2(j + 2) for j, g in enumerate(gains)) / sum(
+                v / math.log2(j + 2) for j, v in enumerate(ideal)
+            )
+            total = total + 1 - (q if q <= 1 else 1 / q)
+        return cross + 2.0 * (total / len(raw)).squeeze()
+
+    gradients = torch.func.grad(objective, argnums=(0, 1))(weight, bias)
+    torch.testing.assert_close(
+        found.linear.weight.double(), weight - 0.5 * gradients[0], atol=1e-5, rtol=1e-4
+    )
+    torch.testing.assert_close(found.linear.bias.double(), bias - 0.5 * gradients[1], atol=1e-5, rtol=1e-4)
+
+
+def test_the_running_statistics_are_those_of_one_raw_and_one_mixed_pass():
+    task = task_of()
+    fit = Fit(epochs=1, optimiser="sgd", lr=0.0, batch_size=len(task.train), schedule="constant", clip=None)
+    given = nn.Sequential(nn.BatchNorm1d(6), nn.Linear(6, 3))
+    spy = []
+    given[0].register_forward_pre_hook(lambda module, args: spy.append(args[0].detach()))
+    found = RankMixup(fit=fit)(given, task, Budget())
+    raw, mixed = spy[:2]
+    expected = 0.9 * (0.1 * raw.var(0) + 0.9) + 0.1 * mixed.var(0)
+    torch.testing.assert_close(found[0].running_var, expected, atol=1e-5, rtol=1e-4)

@@ -111,7 +111,7 @@ def run(slug: str, scale: Scale, folder: Path) -> dict[str, Any]:
     made_by = revision()  # of the code that is about to run, which may be edited meanwhile
     start, worked = time.monotonic(), time.process_time()
     before = left_out()  # beds that are not on this machine yet are trained, and do not count
-    rows = module.measure(scale)
+    rows = _rounded(module.measure(scale))  # so that the figures follow from the rows as they are written
     seconds, processor = (a - b for a, b in zip(left_out(), before, strict=True))
     result = {
         **_judged(module, rows),

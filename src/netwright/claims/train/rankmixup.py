@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -12,23 +13,28 @@ from torch import Tensor, nn
 from netwright.calibrate.temperature_scaling import TemperatureScaling
 from netwright.claims.record import Claim, Measured, Scale
 from netwright.claims.rule import Part, Rule
-from netwright.claims.statistics import arms_of, differences, mean, told
+from netwright.claims.statistics import arms_of, difference, differences, mean, told
 from netwright.core.budget import Budget
-from netwright.core.fit import Fit
+from netwright.core.fit import Fit, Loss
 from netwright.core.initialise import reinitialised
 from netwright.core.metrics import outputs_of, score
-from netwright.core.network import Inputs, as_tuple, call, seeded
+from netwright.core.network import Inputs, as_tuple, call, clone, seeded
+from netwright.core.recalibrate import recalibrate
 from netwright.core.task import Task
 from netwright.data import task as named_task
 from netwright.models import build
 from netwright.train.rankmixup import RankMixup
 
 OURS, LONGER = "rankmixup, M-NDCG", "rankmixup, M-NDCG, equal epochs"
-LOWER = {
-    ours: tuple(Part(f"ece: {ours} less {other}", "below") for other in ("cross entropy", "mixup"))
-    for ours in (OURS, LONGER)
+SHORT, TOY = "cross entropy, a quarter of the epochs", "mixup + confidence penalty"
+AGAINST = {OURS: ("cross entropy", "mixup", SHORT), LONGER: ("cross entropy", "mixup", TOY)}
+BETTER = {
+    ours: (
+        *(Part(f"ece: {ours} less {other}", "below") for other in others),
+        Part(f"accuracy: {ours} less cross entropy", "at least", -0.005),
+    )
+    for ours, others in AGAINST.items()
 }
-LEVEL = {ours: Part(f"accuracy: {ours} less cross entropy", "at least", -0.005) for ours in (OURS, LONGER)}
 CLAIM = Claim(
     slug="rankmixup",
     paper=(
@@ -36,22 +42,24 @@ CLAIM = Claim(
         "ResNet-50) at equal accuracy"
     ),
     setting=(
-        "Fashion-MNIST, one data set and 3 seeds; 600 training images without augmentation, CNN 16-32-64, SGD 0.1 with "
-        "momentum 0.9, batch 32, no weight decay, cosine, gradient clipped at norm 2: trained until cross entropy is "
-        "overconfident, as it is on the paper's beds. Cross entropy, mixup, label smoothing 0.05, focal 3 and "
-        "margin-based label smoothing train 36 epochs; M-NDCG 9 and MRL 18, which are as many forward passes; one more "
-        "arm gives M-NDCG 36 epochs, at four times the passes. The temperature is fitted on the 5,000 validation "
-        "images. ECE with 15 bins on the 5,000 test images"
+        "Fashion-MNIST, 5 seeds; 1,000 training images without augmentation, CNN 16-32-64, SGD 0.1 with momentum 0.9, "
+        "decay 5e-4, batch 32, cosine, gradient clipped at norm 2: trained until cross entropy is overconfident, as it "
+        "is on the paper's beds. Cross entropy, mixup, mixup with a confidence penalty of 0.1 (the toy version), label "
+        "smoothing 0.05, focal 3 and margin-based label smoothing train 20 epochs; M-NDCG 5 and MRL 10, which are as "
+        "many forward passes, and cross entropy 5, since fewer epochs calibrate by themselves; one more arm gives "
+        "M-NDCG 20 epochs, at four times the passes, as the paper compares. 'Statistics anew': batch norm's taken from "
+        "the training images without mixes, after training. The temperature is fitted on the 5,000 validation images. "
+        "ECE with 15 bins on the 5,000 test images"
     ),
     rule=Rule(
-        holds=(*LOWER[OURS], LEVEL[OURS]),
-        mixed=(LOWER[OURS], (*LOWER[LONGER], LEVEL[LONGER])),
+        holds=(*BETTER[OURS], *BETTER[LONGER]),
+        mixed=(BETTER[OURS], BETTER[LONGER]),
         bed=(Part("cross entropy's confidence over its accuracy", "at least", 0.03),),
     ),
 )
-EPOCHS = 36
+EPOCHS = 20
 FIT = Fit(
-    epochs=EPOCHS, batch_size=32, optimiser="sgd", lr=0.1, weight_decay=0.0, schedule="cosine", clip=2.0, augment=False
+    epochs=EPOCHS, batch_size=32, optimiser="sgd", lr=0.1, weight_decay=5e-4, schedule="cosine", clip=2.0, augment=False
 )  # fmt: skip
 
 
@@ -68,17 +76,19 @@ def margin_smoothing(network: nn.Module, inputs: Inputs, targets: Tensor) -> Ten
     return F.cross_entropy(logits, targets) + 0.1 * F.relu(gaps - 6).mean()
 
 
-def mixup(generator: torch.Generator):
-    """Mixup with alpha 1 (Zhang et al., arXiv 1710.09412)."""
+def mixup(generator: torch.Generator, penalty: float = 0.0) -> Loss:
+    """Mixup with alpha 1 (Zhang et al., arXiv 1710.09412), less `penalty` times the answers' entropy."""
 
     def loss(network: nn.Module, inputs: Inputs, targets: Tensor) -> Tensor:
         share = torch.rand((), generator=generator).item()
-        order = torch.randperm(len(targets), generator=generator)
+        order = torch.randperm(len(targets), generator=generator).to(targets.device)
         mixed = tuple(share * t + (1 - share) * t[order] for t in as_tuple(inputs))
         logits = call(network, mixed)
-        return share * F.cross_entropy(logits, targets) + (1 - share) * F.cross_entropy(
+        cross = share * F.cross_entropy(logits, targets) + (1 - share) * F.cross_entropy(
             logits, targets[order]
         )
+        logp = logits.log_softmax(1)
+        return cross + penalty * (logp.exp() * logp).sum(1).mean()
 
     return loss
 
@@ -92,34 +102,44 @@ def figures(network: nn.Module, task: Task) -> dict[str, float]:
 
 
 def measure(scale: Scale) -> list[dict[str, Any]]:
-    task = named_task("fashion-mnist", limit=600)
-    rows: list[dict[str, Any]] = []
-    for seed in scale.seeds:
-        with seeded(seed):
-            blank = build("cnn", task.input_shape, task.outputs, widths=(16, 32, 64)).to(scale.device)
-        losses = {
-            "cross entropy": None, "focal": focal, "margin-based smoothing": margin_smoothing,
-            "mixup": mixup(torch.Generator().manual_seed(seed)),
-        }  # fmt: skip
-        for arm, loss in losses.items():
-            network = reinitialised(blank, seed)
-            replace(FIT, seed=seed)(network, task, loss=loss)
-            rows.append({"arm": arm, "seed": seed, **figures(network, task)})
-            if arm == "cross entropy":
-                scaled = TemperatureScaling()(network, task, Budget())
-                rows.append({"arm": "cross entropy + temperature", "seed": seed, **figures(scaled, task)})
+    task = named_task("fashion-mnist", limit=1000)
+    return [
+        {"arm": arm, "seed": seed, **figures(network, task)}
+        for seed in scale.seeds
+        for arm, network in arms(task, seed, scale.device)
+    ]
+
+
+def arms(task: Task, seed: int, device: str) -> Iterator[tuple[str, nn.Module]]:
+    """Every way of training, from the same new weights."""
+    with seeded(seed):
+        blank = build("cnn", task.input_shape, task.outputs, widths=(16, 32, 64)).to(device)
+    generator = lambda: torch.Generator().manual_seed(seed)
+    ways: dict[str, tuple[Fit, Loss | None]] = {
+        "cross entropy": (FIT, None),
+        SHORT: (replace(FIT, epochs=EPOCHS / 4), None),
+        "label smoothing": (replace(FIT, label_smoothing=0.05), None),
+        "focal": (FIT, focal),
+        "margin-based smoothing": (FIT, margin_smoothing),
+        "mixup": (FIT, mixup(generator())),
+        TOY: (FIT, mixup(generator(), penalty=0.1)),
+    }
+    for arm, (fit, loss) in ways.items():
         network = reinitialised(blank, seed)
-        replace(FIT, seed=seed, label_smoothing=0.05)(network, task)
-        rows.append({"arm": "label smoothing", "seed": seed, **figures(network, task)})
-        ranked = (
-            ("rankmixup, MRL", "mrl", EPOCHS / 2),
-            (OURS, "mndcg", EPOCHS / 4),
-            (LONGER, "mndcg", EPOCHS),
-        )
-        for arm, loss, epochs in ranked:
-            method = RankMixup(loss=loss, fit=replace(FIT, epochs=epochs), seed=seed)
-            rows.append({"arm": arm, "seed": seed, **figures(method(blank, task, Budget()), task)})
-    return rows
+        replace(fit, seed=seed)(network, task, loss=loss)
+        yield arm, network
+        if arm == "cross entropy":
+            yield "cross entropy + temperature", TemperatureScaling()(network, task, Budget())
+    yield (
+        "rankmixup, MRL",
+        RankMixup("mrl", fit=replace(FIT, epochs=EPOCHS / 2), seed=seed)(blank, task, Budget()),
+    )
+    for arm, epochs in ((OURS, EPOCHS / 4), (LONGER, EPOCHS)):
+        network = RankMixup(fit=replace(FIT, epochs=epochs), seed=seed)(blank, task, Budget())
+        yield arm, network
+        anew = clone(network)
+        recalibrate(anew, task.train, samples=len(task.train))
+        yield f"{arm}, statistics anew", anew
 
 
 def judge(rows: list[dict[str, Any]]) -> Measured:
@@ -132,6 +152,7 @@ def judge(rows: list[dict[str, Any]]) -> Measured:
     change = {ours: 100 * found[f"accuracy: {ours} less cross entropy"]["mean"] for ours in (OURS, LONGER)}
     ways = ((OURS, "a quarter of the epochs"), (LONGER, "equal epochs"))
     against = [f"with {name} {told(found[f'ece: {ours} less cross entropy'])}" for ours, name in ways]
+    found[f"ece: {SHORT} less cross entropy"] = difference(rows, SHORT, "cross entropy", "ece")
     return Measured(
         summary=(
             f"ECE: {ece}; accuracy of M-NDCG {change[OURS]:+.2f} points from cross entropy at equal forward passes, "
