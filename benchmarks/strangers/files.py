@@ -4,9 +4,9 @@
 
 For every method with a place in `improve`: improve a small network with that one alone; model.onnx opens in an
 interpreter that imports onnxruntime alone, model.pt2 in one that imports torch alone; both are fed the raw test rows
-as the signature inside says, and give equal outputs to 1e-4 of the largest; `netwright predict` on the same rows gives
-the accuracy that result.json states. Then predict on a CSV with text and on a folder of pictures: its outputs
-are those of the file fed by its signature, its accuracy that of the report within two standard errors (the rows
+as the signature inside says, and give equal outputs to 1e-4 of the largest; `netwright predict` on the same rows
+gives the accuracy that result.json states. Then predict on a CSV with text and on a folder of pictures: its
+accuracy is that of the file fed by its signature, and the report's within two standard errors (the rows
 behind the report's figure are a half of the owner's, which half is netwright's choice).
 Writes docs/benchmarks/strangers_files.json.
 """
@@ -56,14 +56,13 @@ def opened(out: Path, raw: Path) -> dict[str, Any]:
     return {"distance": distance, "stated": stated, "onnx": measured[0], "pt2": measured[1]}
 
 
-def predicted(file: Path, raw: Path) -> tuple[Said, np.ndarray | None]:
-    """`netwright predict` on raw rows: what it said, and the predicted classes."""
+def predicted(file: Path, raw: Path) -> float | str:
+    """The accuracy that `netwright predict` gives for raw rows with their targets, or its last line."""
     said = netwright("predict", str(file), str(raw), "--json", limit=300)
     try:
-        document = json.loads(said.out)
-    except json.JSONDecodeError:
-        return said, None
-    return said, document
+        return float(json.loads(said.out)["scores"]["accuracy"])
+    except (json.JSONDecodeError, KeyError, TypeError):
+        return said.last[:300]
 
 
 def test_rows(case: Case, where: Path) -> Path:
@@ -80,15 +79,7 @@ def of_method(case: Case, out: Path, budget: str, method: str) -> dict[str, Any]
         return row | {"trouble": said.last[:400]}
     rows = test_rows(case, out / "test.npz")
     row |= opened(out, rows)
-    return row | {"predict": accuracy(predicted(out / "model.onnx", rows)[0])}
-
-
-def accuracy(said: Said) -> float | str:
-    """The accuracy that `predict` gives for rows with their targets, or its last line."""
-    try:
-        return float(json.loads(said.out)["metrics"]["accuracy"])
-    except (json.JSONDecodeError, KeyError, TypeError):
-        return said.last[:300]
+    return row | {"predict": predicted(out / "model.onnx", rows)}
 
 
 def of_raw(case: Case, out: Path, budget: str) -> dict[str, Any]:
@@ -98,7 +89,7 @@ def of_raw(case: Case, out: Path, budget: str) -> dict[str, Any]:
         return row | {"trouble": said.last[:400]}
     file, raw = out / "model.onnx", Path(case.raw)
     stated = json.loads((out / "result.json").read_text())["after"]["accuracy"]
-    given = accuracy(predicted(file, raw)[0])
+    given = predicted(file, raw)
     try:
         inputs, y = contract.feeds(contract.signature(file), raw)
         scores = outsider.outputs(str(file), inputs)[0]
