@@ -125,7 +125,7 @@ def overconfident(name: str, where: Path) -> Case:
     rows = parts(len(y), {"train": 400, "val": 600})
     fed = grey(x).astype(np.float32)
     learned = [fed[rows["train"]]], y[rows["train"]]
-    network = train(initialised(modules.cnn), *learned, "classification", epochs=40, lr=3e-3)
+    network = train(initialised(modules.cnn), *learned, "classification", epochs=120, lr=3e-3)
     with torch.no_grad():
         network[-1][2].weight.mul_(30)
         network[-1][2].bias.mul_(30)

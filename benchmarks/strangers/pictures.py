@@ -54,7 +54,7 @@ def colour_way(x: np.ndarray) -> np.ndarray:
 def fashion_memorised(name: str, where: Path) -> Case:
     return pictures(
         name, where, data.idx("fashion_mnist"), modules.cnn, {"train": 500, "val": 600}, grey,
-        lambda n, i, w: exporters.torchscript(n, i, w / "net.onnx"), "TorchScript ONNX exporter", epochs=40,
+        lambda n, i, w: exporters.torchscript(n, i, w / "net.onnx"), "TorchScript ONNX exporter", epochs=120,
         facts="500 rows learned by heart; x_train and x_val",
     )  # fmt: skip
 
@@ -146,7 +146,7 @@ def fashion_pool(name: str, where: Path) -> Case:
     sizes = {"pool": 500, "unseen": 1200}
     case = pictures(
         name, where, data.idx("fashion_mnist"), modules.cnn, sizes | {"val": 0}, grey,
-        lambda n, i, w: exporters.dynamo(n, i, w / "net.onnx"), "dynamo ONNX exporter", epochs=40,
+        lambda n, i, w: exporters.dynamo(n, i, w / "net.onnx"), "dynamo ONNX exporter", epochs=120,
         facts="500 rows learned by heart; x and y, and --unseen",
     )  # fmt: skip
     return replace(case, tests=600, options=("--unseen", str(where / "unseen.npz")))
