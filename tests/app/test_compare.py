@@ -177,11 +177,26 @@ def test_explainers_are_compared_by_faithfulness(network, task):
 
 
 def test_verifiers_are_compared_by_what_they_prove(network, task):
-    comparison = compare("verify", network, task, methods=["interval-bounds", "crown"])
-    interval, crown = comparison.rows
+    comparison = compare("verify", network, task, methods=["interval-bounds", "crown", "pgd"])
+    interval, crown, pgd = comparison.rows
     assert interval["certified"] <= crown["certified"] <= crown["attacked"] <= crown["clean"]
     assert crown["radius"] == 2 / 255
+    assert "certified" not in pgd, "an attack proves nothing"
+    assert pgd["attacked"] <= pgd["clean"]
     assert "certified" in text_of(comparison)
+
+
+def test_verifiers_are_compared_within_the_radius_that_was_asked_for(network, task):
+    near, far = (
+        compare("verify", network, task, methods=["interval-bounds"], radius=radius).rows[0]
+        for radius in (0.0, 0.2)
+    )
+    assert (near["radius"], far["radius"]) == (0.0, 0.2)
+    assert near["certified"] == near["clean"] > far["certified"]
+    with pytest.raises(BadInput, match="a radius is for the goal verify"):
+        compare("compress", network, task, radius=0.1)
+    with pytest.raises(BadInput, match="is no radius"):
+        compare("verify", network, task, radius=-1.0)
 
 
 def test_trials_carry_settings_seed_and_names():
@@ -237,3 +252,17 @@ def test_timing_compares_with_the_original_and_keeps_what_was_measured(network, 
     time_candidates(study, task, rounds=10)
     assert study.rows[:2] == [original, wide]
     assert study.rows[2]["onnx_latency_ms"] > 2 * original["onnx_latency_ms"]
+
+
+def test_an_attack_alone_shows_no_proof(network, task, capsys):
+    from netwright.app.one import build, verify
+    from netwright.app.opening import Subject
+    from netwright.app.screen import View
+
+    method, subject = nw.method("pgd"), Subject("small", network, task)
+    document = verify(build(method, {}, 0), method, subject, Budget(), None, View(), 2 / 255)
+    said = capsys.readouterr().out
+    assert document["certified"] is None
+    assert "right under attack" in said
+    assert "proved" not in said
+    assert "an attack proves nothing" in said

@@ -60,6 +60,9 @@ Methods = Annotated[
 Settings = Annotated[
     list[str] | None, typer.Option("--set", help="A method's own setting, name=value. Repeatable.")
 ]
+Radius = Annotated[
+    float | None, typer.Option("--radius", min=0, help="verify: the L-infinity radius around inputs.")
+]
 Ray = Annotated[
     str | None, typer.Option("--ray", help="Run the trials on a Ray cluster: its address, or 'local'.")
 ]
@@ -145,6 +148,7 @@ def compare(
     ] = None,
     task: TaskName = "digits",
     methods: Methods = None,
+    radius: Radius = None,
     budget: Annotated[str, typer.Option("--budget", help="Time for EACH method: 90s, 5m, 1h.")] = "5m",
     seed: Seed = 0,
     out: Annotated[Path, typer.Option(help="Folder for the study.")] = Path("netwright-out"),
@@ -187,7 +191,7 @@ def compare(
         )
         result = job(
             goal, subject.network, subject.task, Budget(seconds=parse_seconds(budget)), methods=_list(methods),
-            seed=seed, path=out, progress=view.trial, runner=f"ray:{ray}" if ray else "processes",
+            radius=radius, seed=seed, path=out, progress=view.trial, runner=f"ray:{ray}" if ray else "processes",
         )  # fmt: skip
         view.show(result)
     if json_:
@@ -216,9 +220,7 @@ def _goal_command(goal: str, text: str) -> None:
         limit: Limit = None,
         state: State = None,
         trust_pickle: Trust = False,
-        radius: Annotated[
-            float | None, typer.Option(min=0, help="verify: the L-infinity radius around inputs.")
-        ] = None,
+        radius: Radius = None,
         json_: Json = False,
     ) -> None:
         from netwright.app import one, screen

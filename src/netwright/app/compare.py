@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -15,14 +16,14 @@ from netwright.app import words
 from netwright.app.beside import hold_beside
 from netwright.app.choose import choose
 from netwright.app.timing import time_candidates
-from netwright.app.trials import Wanted, original_trial, run_trial, trials_for
+from netwright.app.trials import RADIUS, Wanted, original_trial, run_trial, trials_for
 from netwright.core.budget import Budget, Target
 from netwright.core.errors import BadInput
 from netwright.core.export import Exported, export
 from netwright.core.network import fingerprint
 from netwright.core.plural import number_of
 from netwright.core.processes import Processes, Runner
-from netwright.core.study import Limits, Listener, Row, Study, best, done, pareto
+from netwright.core.study import Limits, Listener, Row, Study, Trial, best, done, pareto
 from netwright.core.task import Task
 
 TRANSFORMING = ("compress", "calibrate", "adapt", "train")
@@ -37,6 +38,7 @@ def compare(
     *,
     methods: Sequence[Wanted] | None = None,
     seed: int = 0,
+    radius: float | None = None,
     path: str | Path | None = None,
     jobs: int | None = None,
     progress: Listener | None = None,
@@ -45,6 +47,7 @@ def compare(
     """Try the methods of a goal on a network, each in a worker process of its own.
 
     budget: what EACH method may spend. methods: slugs or (slug, settings), default all of the goal.
+    radius: verify only, the L-infinity radius around inputs (default: trials.default_radius).
     path: folder for the study (study.db); the same call goes on there where an earlier one stopped. None keeps
     it in a temporary folder for as long as the result lives.
     progress: called with a trial's label and its news (core/study.py). runner: 'processes', 'ray' or
@@ -53,6 +56,8 @@ def compare(
     """
     where = open_runner(runner)
     trials = trials_for(goal, methods, budget, seed)
+    if radius is not None:
+        trials = with_radius(trials, goal, radius)
     where.warm()
     budget = budget or Budget()
     scratch = tempfile.TemporaryDirectory(prefix="netwright-") if path is None else None
@@ -70,6 +75,15 @@ def compare(
         time_candidates(study, task)
         hold_beside(study, task)
     return Comparison(goal, study, task, budget, scratch)
+
+
+def with_radius(trials: Sequence[Trial], goal: str, radius: float) -> list[Trial]:
+    """The trials of verifiers, within another radius."""
+    if goal != "verify":
+        raise BadInput(f"a radius is for the goal verify, not for {goal}")
+    if not 0 <= radius < math.inf:
+        raise BadInput(f"{radius:g} is no radius; give a number of 0 or more")
+    return [replace(trial, settings={**trial.settings, RADIUS: radius}) for trial in trials]
 
 
 def open_runner(runner: str | Runner) -> Runner:

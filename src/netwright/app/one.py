@@ -17,6 +17,7 @@ from netwright.app import report
 from netwright.app.opening import Subject, describe, open_subject
 from netwright.app.screen import View
 from netwright.app.settings import checked
+from netwright.app.trials import default_radius
 from netwright.core import catalogue, progress
 from netwright.core.budget import Budget
 from netwright.core.checkpoint import atomic
@@ -205,15 +206,21 @@ def verify(
     from netwright.verify.certify import certified_accuracy
 
     if radius is None:
-        radius = 2 / 255 if subject.task.meaning == "image" and subject.task.normalise is not None else 0.01
+        radius = default_radius(subject.task)
     with view.working(method.name) as listener, progress.listen(listener):
         found = certified_accuracy(subject.network, subject.task, radius, built, budget)
-    view.table([
-        {"within a radius of": f"{radius:.4g}", "right": report.percent(found.clean),
-         "right under attack": report.percent(found.attacked), "proved right": report.percent(found.certified),
-         "test examples": found.examples},
-    ])  # fmt: skip
-    view.say("'proved' is by bounds in float64, with room for rounding but without directed rounding")
+    row = {
+        "within a radius of": f"{radius:.4g}", "right": report.percent(found.clean),
+        "right under attack": report.percent(found.attacked),
+    }  # fmt: skip
+    if found.certified is not None:
+        row["proved right"] = report.percent(found.certified)
+    view.table([{**row, "test examples": found.examples}])
+    view.say(
+        "an attack proves nothing: what stood may still fall to another one"
+        if found.certified is None
+        else "'proved' is by bounds in float64, with room for rounding but without directed rounding"
+    )
     answers = {answer: found.verdict.count(answer) for answer in ("holds", "violated", "unknown")}
     document = {
         "method": method.slug, "radius": radius, "clean": found.clean, "attacked": found.attacked,

@@ -72,6 +72,7 @@ def columns(comparison: Comparison) -> list[Column]:
         ]  # fmt: skip
     if comparison.goal == "verify":
         shares: list[Column] = [(n, number(n, percent)) for n in ("clean", "attacked", "certified")]
+
         return [*shares, ("radius", number("radius", lambda v: f"{v:.4f}")), seconds]
     if comparison.original is None:
         return [("figures", all_figures), seconds]
@@ -124,6 +125,10 @@ def footnotes(comparison: Comparison) -> list[str]:
         same = f"the same {number_of(comparison.examples, 'validation example')}"
         unit = ", in points" if comparison.task.primary == "accuracy" else ""
         said.append(f"change: over the original, on {same}, with its 95 % interval{unit}")
+    if comparison.goal == "verify":
+        said.append(
+            "attacked: right under the attack of the method; certified: proved right, empty for a mere attack"
+        )
     return said
 
 

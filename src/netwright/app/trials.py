@@ -30,6 +30,7 @@ ONNX = "candidate.onnx"
 JUDGED = "judged.npy"  # per validation example, what the metrics are made of (core/paired.py)
 FINDING = "finding.json"
 EXPLAINED = 16  # validation examples that an Explainer explains
+RADIUS = "radius"  # the setting of a Verifier's trial that is none of its method's
 VERIFIED = 50  # validation examples that a Verifier bounds
 
 Wanted = str | tuple[str, Mapping[str, Any]]
@@ -193,17 +194,17 @@ def run_explainer_trial(trial: Trial, network: nn.Module, task: Task) -> Outcome
 def run_verifier_trial(trial: Trial, network: nn.Module, task: Task) -> Outcome:
     """Run a Verifier on boxes around the first validation examples.
 
-    figures: clean, attacked and certified accuracy within the radius (2/255 for images, else 0.01), and the radius.
+    figures: clean, attacked and certified accuracy (this of verifiers that prove) within the radius, and the radius:
+    the trial's setting, else `default_radius`.
     """
     from netwright.verify.certify import certified_accuracy
 
-    radius = default_radius(task)
-    found = certified_accuracy(
-        network, task, radius, built(trial), trial.budget, examples=VERIFIED, role="val"
-    )
-    return Outcome(
-        {"clean": found.clean, "attacked": found.attacked, "certified": found.certified, "radius": radius}
-    )
+    settings = dict(trial.settings)
+    radius = settings.pop(RADIUS, default_radius(task))
+    verifier = built(dataclasses.replace(trial, settings=settings))
+    found = certified_accuracy(network, task, radius, verifier, trial.budget, examples=VERIFIED, role="val")
+    figures = {"clean": found.clean, "attacked": found.attacked, "radius": radius}
+    return Outcome(figures if found.certified is None else figures | {"certified": found.certified})
 
 
 def default_radius(task: Task) -> float:

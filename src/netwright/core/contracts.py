@@ -113,7 +113,7 @@ class Verdict:
 
 @runtime_checkable
 class Verifier(Protocol):
-    """verify: what can be proved, or broken."""
+    """verify: what can be proved, or broken. One that can only break says so: proves = False."""
 
     def __call__(self, network: nn.Module, property: Box, budget: Budget) -> Verdict: ...
 

@@ -105,7 +105,8 @@ def margin_rows(label: Tensor, classes: int, dtype: torch.dtype) -> Tensor:
 
 @dataclass(frozen=True)
 class Robustness:
-    """Fractions of `examples`: right on the clean input; right under attack; proved right within the radius.
+    """Fractions of `examples`: right on the clean input; right under attack; proved right within the radius (None: by
+    a verifier that proves nothing).
 
     certified <= true robust accuracy <= attacked.
     """
@@ -113,7 +114,7 @@ class Robustness:
     radius: float
     clean: float
     attacked: float
-    certified: float
+    certified: float | None
     examples: int
     verdict: Verdict
 
@@ -151,7 +152,8 @@ def certified_accuracy(
             "the network classifies none of the examples rightly; there is nothing to certify"
         )
     box = box_around(inputs[right], labels[right], radius, clip, task.normalise)
-    verdict = (verifier or Certify())(network, box, budget or Budget())
+    verifier = verifier or Certify()
+    verdict = verifier(network, box, budget or Budget())
     attacked = 1 - verdict.count("violated") / len(right)
-    certified = verdict.count("holds") / len(right)
-    return Robustness(radius, clean, clean * attacked, clean * certified, len(labels), verdict)
+    certified = clean * verdict.count("holds") / len(right) if getattr(verifier, "proves", True) else None
+    return Robustness(radius, clean, clean * attacked, certified, len(labels), verdict)

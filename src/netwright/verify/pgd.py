@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -51,6 +51,8 @@ class PGD:
     loss: str | Loss = "margin"
     batch_size: int = 128
     seed: int = 0
+
+    proves: ClassVar[bool] = False
 
     def __call__(self, network: nn.Module, property: Box, budget: Budget) -> Verdict:
         found, low = self.attack(network, property, budget)
