@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 export NETWRIGHT_DATA ?= $(wildcard ../shared/data)
 
-.PHONY: demo test lint docs bench claims conformance coverage clean
+.PHONY: demo test lint docs bench claims conformance coverage mutants clean
 
 $(VENV)/.base: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -34,6 +34,9 @@ coverage: $(VENV)/.dev     ## the tests with the share of core/ that they reach
 
 conformance: $(VENV)/.dev  ## every method on every awkward network
 	$(BIN)/python -m pytest tests/conformance --all-networks
+
+mutants: $(VENV)/.dev      ## do a method's tests notice faults in it? SLUG="a b" or all; SEED=1 for other faults, JOBS=2
+	$(BIN)/python -m tools.mutants $(SLUG) --seed $(or $(SEED),0) --jobs $(or $(JOBS),1)
 
 lint: $(VENV)/.dev         ## style, format, floors of the house, types
 	$(BIN)/ruff check .

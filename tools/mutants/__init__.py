@@ -1,0 +1,1 @@
+"""Mutation testing of methods: `make mutants SLUG=...`; see docs/adding-a-method.md."""
