@@ -184,7 +184,11 @@ class Comparison:
             said = f"the highest {words.NAMES[metric]}"
         if row is None or row is original:
             return None, ""
-        ties = [r["label"] for r in done(self.rows, [figure]) if r is not row and r[figure] == row[figure]]
+        ties = [
+            r["label"]
+            for r in done(self.rows, [figure])
+            if r["key"] != row["key"] and r[figure] == row[figure]
+        ]
         return row, said + (
             f"; a tie with {words.listed(ties)}, of which the first is starred" if ties else ""
         )

@@ -25,7 +25,7 @@ from netwright.core.task import Task
 Row = dict[str, Any]
 
 
-@dataclass
+@dataclass(repr=False)
 class Result:
     """What came of it. `network` is the improved one; `folder` holds the files."""
 
@@ -38,11 +38,19 @@ class Result:
     after: dict[str, Any]
     folder: Path
     trials: list[Row]
-    document: dict[str, Any] = field(repr=False, default_factory=dict)
+    document: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """The content of result.json."""
         return self.document
+
+    def __repr__(self) -> str:
+        return f"Result({'met' if self.met else 'NOT met'}: {self.sentence} Files: {self.folder})"
+
+    def _repr_html_(self) -> str:
+        from netwright.app.notebook import result_html
+
+        return result_html(self)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from netwright.app import words
 from netwright.app.beside import change_cell, note_of
 from netwright.app.report import percent, size_text
+from netwright.app.scatter import Series, scatter
 from netwright.core.plural import number_of
 from netwright.core.study import Row
 
@@ -161,9 +162,7 @@ def rich_table(comparison: Comparison) -> Any:
 
 
 def html(comparison: Comparison) -> str:
-    """The table and, where there is one, the Pareto plot; works offline."""
-    from plotly.io import to_html
-
+    """The table and, where there is one, the Pareto plot, as one small piece that needs nothing else."""
     escape = markup.escape
     names = ["", "method", *(name for name, _ in columns(comparison))]
     parts = [f"<table><caption>{escape(title(comparison))}</caption><tr>"]
@@ -177,44 +176,68 @@ def html(comparison: Comparison) -> str:
         )
         parts.append(f"<tr>{label}{rest}</tr>")
     parts.append("</table>")
-    noted = [
-        f"{row['label']}: {note}" for row in comparison.rows if (note := note_of(row, comparison.original))
-    ]
-    parts += [f"<p>{escape(line)}</p>" for line in (*noted, *footnotes(comparison))]
+    parts += [f"<p>{escape(line)}</p>" for line in (*notes(comparison), *footnotes(comparison))]
     if comparison.pareto:
-        parts.append(to_html(pareto_plot(comparison), full_html=False, include_plotlyjs=True))
+        x, y = axis_titles(comparison)
+        parts.append(scatter(series(comparison), x, y))
     return "".join(parts)
 
 
-def pareto_plot(comparison: Comparison) -> Any:
-    """Every row in the goal's two figures, the front as a line, the original and the best marked."""
-    import plotly.graph_objects as go
+def notes(comparison: Comparison) -> list[str]:
+    """What is to be said of single rows."""
+    done = (row for row in comparison.rows if row["status"] == "done")
+    return [f"{row['label']}: {note}" for row in done if (note := note_of(row, comparison.original))]
 
+
+def series(comparison: Comparison) -> list[Series]:
+    """Every row in the goal's two figures, the front as a line, the original and the best marked."""
     x, y = comparison.axes
     chosen, original = comparison.best, comparison.original
     able = [r for r in comparison.rows if r["status"] == "done" and x in r and y in r]
     front = sorted(comparison.pareto, key=lambda r: r[x])
-    figure = go.Figure()
-    figure.add_scatter(
-        x=[r[x] for r in front], y=[r[y] for r in front], mode="lines", name="Pareto front",
-        line={"dash": "dot", "color": "#9aa7b4"},
-    )  # fmt: skip
-    groups = {"candidates": (able, {"size": 11, "color": "#2f6db5"})}
-    if chosen is not None:
-        groups["best"] = ([chosen.row], {"size": 18, "symbol": "star", "color": "#1a7f4b"})
-    if original is not None and x in original:
-        groups["original"] = ([original], {"size": 13, "symbol": "diamond", "color": "#b3402a"})
-    for name, (rows, marker) in groups.items():
-        figure.add_scatter(
-            x=[r[x] for r in rows], y=[r[y] for r in rows], mode="markers", name=name, marker=marker,
-            text=[r["label"] for r in rows], hovertemplate="%{text}<br>%{x:.4g}, %{y:.4g}<extra></extra>",
-        )  # fmt: skip
-    words = {
+    starred = [] if chosen is None else [r for r in able if r["key"] == chosen.row["key"]]
+    given = [original] if original is not None and x in original else []
+    of = lambda name, rows, **how: Series(
+        name, [r[x] for r in rows], [r[y] for r in rows], [r["label"] for r in rows], **how
+    )
+    return [
+        of("Pareto front", front, colour="#9aa7b4", line=True),
+        of("candidates", [r for r in able if r not in starred]),
+        of("best", starred, colour="#1a7f4b", mark="star"),
+        of("original", given, colour="#b3402a", mark="diamond"),
+    ]
+
+
+def axis_titles(comparison: Comparison) -> tuple[str, str]:
+    x, y = comparison.axes
+    said = {
         "onnx_latency_ms": "latency in ONNX Runtime, ms",
         "method_seconds": "seconds that the method took",
+        "nll": "negative log likelihood",
     }
+    return said.get(x or "", x or ""), f"{words.NAMES.get(y or '', y)} on validation data"
+
+
+def pareto_plot(comparison: Comparison) -> Any:
+    """`series` as a plotly figure."""
+    import plotly.graph_objects as go
+
+    figure = go.Figure()
+    for s in series(comparison):
+        if s.line:
+            figure.add_scatter(
+                x=s.x, y=s.y, mode="lines", name=s.name, line={"dash": "dot", "color": s.colour}
+            )
+            continue
+        marker = {"size": 18 if s.mark == "star" else 12, "color": s.colour}
+        figure.add_scatter(
+            x=s.x, y=s.y, mode="markers", name=s.name, text=s.labels,
+            marker=marker | ({} if s.mark == "dot" else {"symbol": s.mark}),
+            hovertemplate="%{text}<br>%{x:.4g}, %{y:.4g}<extra></extra>",
+        )  # fmt: skip
+    x, y = axis_titles(comparison)
     figure.update_layout(
-        template="simple_white", height=420, xaxis_title=words.get(x or "", x),
-        yaxis_title=f"{y} on validation data", legend={"orientation": "h"},
+        template="simple_white", height=420, xaxis_title=x, yaxis_title=y, margin={"l": 60, "r": 20, "t": 30, "b": 50},
+        legend={"orientation": "h", "y": 1.12},
     )  # fmt: skip
     return figure
