@@ -11,6 +11,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from netwright.claims.record import module_of
 from netwright.core import catalogue
 
 HERE = Path(__file__).parent
@@ -64,6 +65,10 @@ def judged(result: dict[str, Any]) -> str:
     return f", judged again {result['judged']['date']} at revision {result['judged']['revision']}"
 
 
+def setting_today(slug: str) -> str:
+    return module_of(slug).CLAIM.setting
+
+
 def claim_section(result: dict[str, Any] | None) -> list[str]:
     if result is None:
         return ["## Claim", "", "Not measured yet.", ""]
@@ -72,6 +77,8 @@ def claim_section(result: dict[str, Any] | None) -> list[str]:
         "## Claim", "", f"**The paper:** {result['paper']}", "", f"**Here:** {result['setting']}", "",
         f"**Holds if:** {result['holds_if']}", "", f"**Verdict: {result['verdict']}.** {result['summary']}", "",
     ]  # fmt: skip
+    if result["setting"] != setting_today(result["slug"]):
+        lines += ["The setting has been changed since, and this is to be measured again.", ""]
     if result["notes"]:
         lines += [result["notes"], ""]
     if result.get("bed"):

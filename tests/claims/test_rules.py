@@ -99,10 +99,14 @@ def test_what_is_committed_follows_from_its_rows(slug: str) -> None:
         pytest.skip("not measured yet")
     refuse = lambda text: pytest.fail(f"{path.name} is no valid JSON: it holds {text}")
     written = json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
-    if "bed" not in written:
-        pytest.skip("measured before rules were code, with other rows: to be measured again")
     module = CLAIMS[slug]
-    measured, rule = module.judge(written["rows"]), module.CLAIM.rule
+    changed = written["setting"] != module.CLAIM.setting or "bed" not in written
+    try:
+        measured, rule = module.judge(written["rows"]), module.CLAIM.rule
+    except KeyError:
+        if changed:
+            pytest.skip("the claim has other rows since: to be measured again")
+        raise
     for name, now in (("figures", measured.figures), ("bed", measured.bed)):
         before, after = leaves(written[name]), leaves(now)
         assert before.keys() == after.keys()

@@ -297,6 +297,20 @@ def claims(
 
 
 @app.command()
+def beds(
+    names: Annotated[list[str] | None, typer.Argument(help="Which; none means all converged ones.")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Networks of each, that differ in their seed.")] = 3,
+    device: Annotated[str, typer.Option(help="Where to train.")] = "cpu",
+    list_: Annotated[bool, typer.Option("--list", help="Show what is there; train nothing.")] = False,
+    json_: Json = False,
+) -> None:
+    """Train the networks that claims share, once per machine; stop at any time, the same command goes on."""
+    from netwright.app import beds as shared
+
+    shared.beds(names or [], seeds, device, list_, json_)
+
+
+@app.command()
 def data(
     action: Annotated[str | None, typer.Argument(help="'get' to fetch, or nothing to list.")] = None,
     name: Annotated[str | None, typer.Argument(help="Which data set.")] = None,
