@@ -34,6 +34,7 @@ _HOMES = {
     "methods": "netwright.core.catalogue",
     "compare": "netwright.app.compare",
     "improve": "netwright.app.improve",
+    "predict": "netwright.app.predict",
 }
 
 __all__ = ["__version__", *sorted(_HOMES)]

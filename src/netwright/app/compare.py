@@ -16,10 +16,11 @@ from netwright.app import words
 from netwright.app.beside import hold_beside
 from netwright.app.choose import choose
 from netwright.app.timing import time_candidates
-from netwright.app.trials import RADIUS, Wanted, original_trial, run_trial, trials_for
+from netwright.app.trials import ORIGINAL, RADIUS, Wanted, original_trial, run_trial, trials_for
 from netwright.core.budget import Budget, Target
 from netwright.core.errors import BadInput
 from netwright.core.export import Exported, export
+from netwright.core.fits import signature_for
 from netwright.core.network import fingerprint
 from netwright.core.plural import number_of
 from netwright.core.processes import Processes, Runner
@@ -254,7 +255,10 @@ class Candidate:
 
     def export(self, path: str | Path) -> Exported:
         """Write .onnx or .pt2; the task's normalisation goes in front, so the file takes the data as they are."""
-        return export(self.network, self._task.raw().example(2), path, self._task.front)
+        task = self._task
+        given = next((row for row in self._study.rows if row["slug"] == ORIGINAL), self.row)
+        signature = signature_for(self._study.network(given["key"]), task)
+        return export(self.network, task.raw().example(2), path, task.front, signature=signature)
 
     def __repr__(self) -> str:
         return f"Candidate({self.label})"

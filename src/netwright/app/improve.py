@@ -23,10 +23,11 @@ from netwright.app.screen import View
 from netwright.app.timing import time_candidates
 from netwright.app.trials import ORIGINAL, original_trial, run_trial, told_apart
 from netwright.core.budget import Budget, Target, parse_seconds
-from netwright.core.checkpoint import atomic
+from netwright.core.checkpoint import together
 from netwright.core.cost import cost, latency
 from netwright.core.errors import BadInput
-from netwright.core.export import export
+from netwright.core.export import Exported, export
+from netwright.core.fits import signature_for
 from netwright.core.metrics import outputs_of_file, score
 from netwright.core.network import fingerprint
 from netwright.core.plural import number_of
@@ -122,7 +123,10 @@ class _Job:
             reasons = "; ".join(f"{r['label']}: {r['reason']}" for r in rows)
             raise BadInput(f"no method could serve this network ({reasons})")
         view.show(evidence.trial_table(rows, choice, self.metric))
-        result = self._finish(study, original, rows, choice, began)
+        # a failure from here on leaves no new file beside an older result.json
+        with together(self.out, last="result.json") as folder:
+            result = self._finish(study, original, rows, choice, began, folder)
+        self._say(result)
         study.close()
         return result
 
@@ -143,7 +147,7 @@ class _Job:
         if original["status"] != "done":
             raise BadInput(f"the network cannot be measured on task '{self.task.name}': {original['reason']}")
         # not before the study is known to be ours: what an earlier run left in the folder stays as it is until then
-        export(self.network, self._raw_example(2), self.out / "original.onnx", self.task.front)
+        self._export(self.network, self.out / "original.onnx")
         first = plan.first_round(self.target, self.asked.methods, self.budget, self.asked.seed)
         with self.view.trials(len(first) + 2):
             self._run(study, first)
@@ -185,16 +189,21 @@ class _Job:
         self.view.say(f"  on {number_of(len(self.task.val), 'validation example')}")
         self.view.say(verdict.line("before", original, self.metric))
 
-    def _finish(self, study: Study, original: Row, rows: list[Row], choice: Choice, began: float) -> Result:
-        """Calibrate the winner, use the test data once, export, re-check, report."""
+    def _export(self, network: nn.Module, path: Path) -> Exported:
+        """Write a network with what its file takes and gives, under the names that the given one's file uses."""
+        return export(
+            network, self._raw_example(2), path, self.task.front, signature=signature_for(self.network, self.task)
+        )  # fmt: skip
+
+    def _finish(
+        self, study: Study, original: Row, rows: list[Row], choice: Choice, began: float, folder: Path
+    ) -> Result:
+        """Calibrate the winner, use the test data once, export, re-check, report; all files in `folder`."""
         assert choice.row is not None
         chosen, calibration = calibrated(study.network(choice.row["key"]), self.task)
         networks = {"before": self.network, "after": chosen}
-        written = [
-            export(chosen, self._raw_example(2), self.out / name, self.task.front)
-            for name in ("model.onnx", "model.pt2")
-        ]
-        files = {"before": self.out / "original.onnx", "after": self.out / "model.onnx"}
+        written = [self._export(chosen, folder / name) for name in ("model.onnx", "model.pt2")]
+        files = {"before": self.out / "original.onnx", "after": folder / "model.onnx"}
         tested = {k: outputs_of_file(path, self.task.raw().test) for k, path in files.items()}
         before, after = self._figures(networks, files, tested)
         before["validation"], after["validation"] = original[self.metric], choice.row[self.metric]
@@ -205,10 +214,9 @@ class _Job:
         result = Result(chosen, self.task, met, sentence, label, before, after, self.out, trials)
         result.document = document(result, self.subject, self.asked, found)
         seconds = time.monotonic() - began
-        report.write(shown(result, self.subject, self.asked, found, seconds), self.out / "report.html")
-        with atomic(self.out / "result.json") as path:
-            path.write_text(json.dumps(result.document, indent=1, default=str) + "\n", encoding="utf-8")
-        self._say(result, calibration)
+        report.write(shown(result, self.subject, self.asked, found, seconds), folder / "report.html")
+        text = json.dumps(result.document, indent=1, default=str) + "\n"
+        (folder / "result.json").write_text(text, encoding="utf-8")
         return result
 
     def _figures(
@@ -229,12 +237,11 @@ class _Job:
             })  # fmt: skip
         return figures[0], figures[1]
 
-    def _say(self, result: Result, calibration: str) -> None:
+    def _say(self, result: Result) -> None:
         self.view.say(f"  on {number_of(len(self.task.test), 'test example')}")
         self.view.say(verdict.line("before", result.before, self.metric))
-        self.view.say(
-            verdict.line("after ", result.after, self.metric, f" ({calibration.split(':')[0]})") + "\n"
-        )
+        calibration = result.document["calibration"].split(":")[0]
+        self.view.say(verdict.line("after ", result.after, self.metric, f" ({calibration})") + "\n")
         self.view.say(f"{'met' if result.met else 'NOT met'}: {result.sentence}")
         self.view.say(
             f"wrote {self.out}/: model.onnx  model.pt2  original.onnx  report.html  result.json  study.db"

@@ -24,6 +24,7 @@ from netwright.core.checkpoint import atomic
 from netwright.core.cost import cost
 from netwright.core.errors import BadInput
 from netwright.core.export import export
+from netwright.core.fits import signature_for
 from netwright.core.metrics import evaluate
 from netwright.core.network import as_tuple
 from netwright.explain.overlay import png
@@ -124,8 +125,9 @@ def transform(
     ]
     view.table(rows)
     if out is not None:
+        signature = signature_for(subject.network, task)
         for name in ("model.onnx", "model.pt2"):
-            export(after, task.raw().example(2), out / name, task.front)
+            export(after, task.raw().example(2), out / name, task.front, signature=signature)
         view.say(f"wrote {out}/: model.onnx  model.pt2")
     return {"method": method.slug, "before": figures[0], "after": figures[1]}
 

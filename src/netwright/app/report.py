@@ -11,12 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from netwright.app import words
+from netwright.app import contract, words
 from netwright.app.beside import change_cell
 from netwright.core.budget import Target
 from netwright.core.checkpoint import atomic
 from netwright.core.metrics import Reliability
 from netwright.core.paired import Change
+from netwright.core.signature import Signature
 
 
 @dataclass
@@ -37,8 +38,7 @@ class Evidence:
     chosen_text: str
     test_count: int
     validation_count: int
-    input_shape: tuple[int, ...]
-    normalised_inside: bool
+    signature: Signature
     versions: dict[str, str]
     machine: dict[str, Any]
     date: str
@@ -212,16 +212,6 @@ def trial_rows(evidence: Evidence) -> list[dict[str, Any]]:
     return rows
 
 
-_LOAD_ONNX = """import numpy as np, onnxruntime as ort
-session = ort.InferenceSession("model.onnx")
-x = np.zeros({shape}, dtype="float32")   # your inputs, batch first
-logits = session.run(None, {{session.get_inputs()[0].name: x}})[0]"""
-
-_LOAD_TORCH = """import torch
-network = torch.export.load("model.pt2").module()
-logits = network(torch.zeros({shape}))"""
-
-
 def render(evidence: Evidence) -> str:
     """The report's HTML."""
     from jinja2 import Environment, PackageLoader
@@ -232,8 +222,6 @@ def render(evidence: Evidence) -> str:
         figure, full_html=False, include_plotlyjs=False, config={"displaylogo": False}
     )
     view = dict(evidence.__dict__)
-    shape = (1, *evidence.input_shape)
-    inside = "already inside the file: feed the data as they are" if evidence.normalised_inside else "none"
     view |= {
         "asked": asked(evidence.target, evidence.primary),
         "table": comparison(evidence.before, evidence.after, evidence.changes),
@@ -242,9 +230,10 @@ def render(evidence: Evidence) -> str:
         "tested_line": f"Accuracy and calibration on {evidence.test_count} test examples that nothing else had seen; "
         "both networks measured the same way, in turn.",
         "trials": trial_rows(evidence),
-        "load_onnx": _LOAD_ONNX.format(shape=shape),
-        "load_torch": _LOAD_TORCH.format(shape=shape),
-        "input_line": f"Input: (batch, {', '.join(map(str, evidence.input_shape))}). Normalisation: {inside}.",
+        "contract": contract.rows(evidence.signature),
+        "load_onnx": contract.onnx_code(evidence.signature),
+        "load_torch": contract.torch_code(evidence.signature),
+        "predict": contract.command(evidence.signature),
     }
     environment = Environment(loader=PackageLoader("netwright.app"), autoescape=True)
     from markupsafe import Markup

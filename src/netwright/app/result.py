@@ -18,6 +18,7 @@ from netwright.app.choose import Choice
 from netwright.app.opening import Subject, describe
 from netwright.core import catalogue
 from netwright.core.budget import Target
+from netwright.core.fits import signature_for
 from netwright.core.machine import instruction_sets, processor_name
 from netwright.core.paired import Change
 from netwright.core.task import Task
@@ -106,6 +107,7 @@ def document(result: Result, subject: Subject, asked: Asked, found: Found) -> di
         "after": result.after, **{f"{name}_change": c.to_json() for name, c in found.changes.items()},
         "trials": result.trials, "seed": asked.seed, "task": asked.task_name or result.task.name,
         "task_options": dict(asked.task_options), "note": subject.note, "export_max_error": found.max_error,
+        "signature": signature_for(subject.network, result.task).to_json(),
         "versions": versions(), "machine": machine(), "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }  # fmt: skip
 
@@ -121,8 +123,8 @@ def shown(result: Result, subject: Subject, asked: Asked, found: Found, seconds:
         sentence=result.sentence, primary=task.primary, before=result.before, after=result.after,
         changes=found.changes, trials=result.trials, chosen=row["key"],
         chosen_text=f"{method.name}: {method.summary} Calibration: {found.calibration}. {row.get('note') or ''}",
-        test_count=len(task.test), validation_count=len(task.val), input_shape=task.input_shape,
-        normalised_inside=task.normalise is not None, versions=versions(), machine=machine(),
+        test_count=len(task.test), validation_count=len(task.val),
+        signature=signature_for(subject.network, task), versions=versions(), machine=machine(),
         date=datetime.now(UTC).date().isoformat(), notes=evidence.notes(subject, machine()),
         layers=evidence.layers(networks["before"], networks["after"]),
         untried=plan.untried([r["slug"] for r in result.trials]),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -38,6 +39,26 @@ def atomic(path: Path) -> Iterator[Path]:
         raise CannotWrite(f"cannot write {path}: {error.strerror or error}") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def together(folder: Path, last: str) -> Iterator[Path]:
+    """A hidden folder inside `folder` to write files into. If the block ends well they are moved up, one at once after
+    the other and `last` at the end; otherwise none is, and what was there stays as it was.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        staged = Path(tempfile.mkdtemp(prefix=".new-", dir=folder))
+    except OSError as error:
+        raise CannotWrite(f"cannot write {folder}: {error.strerror or error}") from error
+    try:
+        yield staged
+        for path in sorted(staged.iterdir(), key=lambda p: (p.name == last, p.name)):
+            os.replace(path, folder / path.name)
+    except OSError as error:
+        raise CannotWrite(f"cannot write {folder}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
 
 
 def save_state(path: Path, tensors: dict[str, Tensor], numbers: dict[str, Any] | None = None) -> None:

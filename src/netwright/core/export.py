@@ -138,7 +138,7 @@ class _Facts:
         if self.signature is None:
             return {}
         told = replace(self.signature, output_names=tuple(self.names("output", outputs)))
-        return {SIGNATURE: json.dumps(told.to_json())}
+        return {SIGNATURE: json.dumps(told.to_json(), separators=(",", ":"))}
 
     def names(self, stem: str, count: int) -> list[str]:
         """The signature's names of the inputs or outputs where it has so many, else names of ours."""

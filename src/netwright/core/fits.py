@@ -32,7 +32,8 @@ def normalises(network: nn.Module) -> bool:
 
 
 def signature_for(network: nn.Module, task: Task) -> Signature:
-    """The task's signature, with the inputs and outputs named as the network's file names them."""
+    """The task's signature, with the inputs and outputs named as the network's file names them, and the normalisation
+    that this file carries itself."""
     told, facts = task.signature, _facts(network)
     own = signature_of(network)
     names = [i.name for i in own.inputs] if own else [name for name, _ in facts.get("inputs", ())]
@@ -40,7 +41,14 @@ def signature_for(network: nn.Module, task: Task) -> Signature:
         inputs = tuple(replace(i, name=name) for i, name in zip(told.inputs, names, strict=True))
         told = replace(told, inputs=inputs)
     outputs = own.output_names if own else tuple(facts.get("outputs", ()))
+    if own and told.normalise is None:
+        told = replace(told, normalise=own.normalise)
     return replace(told, output_names=outputs) if outputs else told
+
+
+def fixed_batch(network: nn.Module) -> int | None:
+    """The batch size, for a network whose file takes no other."""
+    return _facts(network).get("batch")
 
 
 def signature_of(source: nn.Module | str | Path) -> Signature | None:
@@ -97,7 +105,7 @@ def check_fits(network: nn.Module, task: Task) -> None:
         raise BadInput(
             f"the network takes {_words(wanted)}, but task '{task.name}' gives {_words(given)} (without the batch)"
         )
-    fixed = _facts(network).get("batch")
+    fixed = fixed_batch(network)
     if fixed is not None:
         raise BadInput(
             f"the network takes batches of {fixed} only; export it with a batch size that may vary"

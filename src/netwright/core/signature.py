@@ -38,6 +38,7 @@ class Input:
 
     shape: without the batch. type: as numpy says it. layout: the axes of `shape`, a letter each (CHW, HWC, F for
     features, T for time), '' where nobody knows. features: for a table, what each number is, in order.
+    pixels: it takes the pixels of a picture as they are stored, from 0 to 255.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Input:
     type: str = "float32"
     layout: str = ""
     features: tuple[Feature, ...] = ()
+    pixels: bool = False
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ class Signature:
                     "the file's signature is of a later version of Netwright; bring yours up to date"
                 )
             inputs = tuple(_input(given) for given in held.pop("inputs"))
-            for name in ("classes", "output_names"):
+            for name in {"classes", "output_names"} & held.keys():
                 held[name] = tuple(held[name])
             return cls(inputs=inputs, **held)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -88,5 +90,7 @@ class Signature:
 
 
 def _input(given: Mapping[str, Any]) -> Input:
-    features = tuple(replace(Feature(**f), codes=tuple(f.get("codes", ()))) for f in given["features"])
+    features = tuple(
+        replace(Feature(**f), codes=tuple(f.get("codes", ()))) for f in given.get("features", ())
+    )
     return replace(Input(**given), shape=tuple(given["shape"]), features=features)

@@ -80,9 +80,16 @@ class Task:
         )
         raw = self.raw().example()
         inputs = tuple(
-            replace(i, shape=tuple(t.shape[1:]), type=str(t.dtype).removeprefix("torch."))
+            replace(
+                i,
+                shape=tuple(t.shape[1:]),
+                type=str(t.dtype).removeprefix("torch."),
+                layout=i.layout or _LAYOUTS.get((self.meaning, t.dim() - 1), ""),
+            )
             for i, t in zip(given, raw, strict=True)
         )
+        if self.meaning == "image" and _stored_type(self.val) == torch.uint8:
+            inputs = (replace(inputs[0], pixels=True), *inputs[1:])
         letters = inputs[0].layout
         if self.axes and len(letters) == len(self.axes) - 1:
             moved = "".join(letters[a - 1] for a in self.axes[1:])
@@ -247,6 +254,8 @@ class Task:
         )  # fmt: skip
 
 
+_LAYOUTS = {("image", 3): "CHW", ("table", 1): "F", ("tokens", 1): "T", ("sequence", 2): "TF"}
+
 _OUTPUTS = {
     "classification": "logits of {} classes; softmax makes probabilities of them",
     "multilabel": "logits of {} labels; sigmoid makes probabilities of them",
@@ -257,6 +266,14 @@ _OUTPUTS = {
 def _then(split: Any, step: nn.Module) -> Split:
     """The split, with one more step after what prepares its batches."""
     return replace(split, prepare=step if split.prepare is None else nn.Sequential(split.prepare, step))
+
+
+def _stored_type(split: Split) -> torch.dtype | None:
+    """The type of the first input before it is prepared; None where only batches are to be had."""
+    held = getattr(split, "images", None)  # mapped from a file (data/mapped.py)
+    if held is None and isinstance(split, ArraySplit):
+        held = split.inputs[0]
+    return None if held is None else held.dtype
 
 
 def tuple_at(tensors: tuple[Tensor, ...], index: Tensor) -> tuple[Tensor, ...]:
