@@ -1,11 +1,14 @@
 """A comparison's table, notes and plot, on made-up figures."""
 
+import json
+
 import pytest
 import torch
 from rich.console import Console
 
 import netwright as nw
 from netwright.app.compare import Comparison
+from netwright.app.compared import write
 from netwright.app.table import footnotes, notes, pareto_plot, series
 from netwright.app.trials import original_trial
 from netwright.core.study import Outcome, Study, Trial
@@ -73,3 +76,20 @@ def test_a_tie_is_said(tmp_path):
     tied = Comparison("train", study, task, nw.Budget())
     assert tied.best.row["slug"] == "a"
     assert footnotes(tied) == ["★ a: the highest accuracy; a tie with b, of which the first is starred"]
+
+
+def test_a_folder_gets_report_and_json(comparison, tmp_path):
+    write(comparison, tmp_path)
+    page = (tmp_path / "report.html").read_text()
+    for words in (
+        "compress: 2 methods on arrays", "<strong>★ level:</strong> the only one that meets it with sound",
+        "(level)",
+        "Fast: its probabilities have blown up.", "Side by side", "What costs what", "How this was made", "numpy",
+    ):  # fmt: skip
+        assert words in page, words
+    assert 'src="http' not in page
+    assert "How to get a network out" not in page, "these trials left no network"
+    document = json.loads((tmp_path / "compare.json").read_text())
+    assert document["best"] == comparison.best.row["key"]
+    assert document["why_best"].startswith("chosen: ")
+    assert {"machine", "versions", "date", "rows", "original", "footnotes"} <= document.keys()

@@ -93,7 +93,7 @@ def _among_meeting(
     worse = "less accurate" if metric == "accuracy" else f"of a lower {words.NAMES[metric]}"
     for r in meeting:
         if r is chosen:
-            said = f"chosen: {_first_of(order, meeting, near, error, metric)}"
+            said = f"chosen: {_first_of(order, meeting, sound, near, error, metric)}"
             if len(level) > 1:
                 said += f"; of {len(level)} that are {order.tie} the {order.then}"
         elif r not in sound:
@@ -127,9 +127,11 @@ _BY_SPEED = _Order("onnx_latency_ms", "bytes", "fastest", f"as fast {_TIE}", "sm
 _BY_SIZE = _Order("bytes", "onnx_latency_ms", "smallest", f"as small {_TIE}", "fastest", "slower")
 
 
-def _first_of(order: _Order, meeting: list[Row], near: list[Row], error: float, metric: str) -> str:
-    if len(meeting) == 1:
-        return "the only one that meets it"
+def _first_of(
+    order: _Order, meeting: list[Row], sound: list[Row], near: list[Row], error: float, metric: str
+) -> str:
+    if len(sound) == 1:
+        return "the only one that meets it" + ("" if sound == meeting else " with sound probabilities")
     if error:
         inside = f"within one standard error of the best ({_points(error, metric)})"
         return f"the {order.most} of {len(near)} {inside}" if len(near) > 1 else f"no other is {inside}"

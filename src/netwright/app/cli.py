@@ -151,7 +151,9 @@ def compare(
     radius: Radius = None,
     budget: Annotated[str, typer.Option("--budget", help="Time for EACH method: 90s, 5m, 1h.")] = "5m",
     seed: Seed = 0,
-    out: Annotated[Path, typer.Option(help="Folder for the study.")] = Path("netwright-out"),
+    out: Annotated[Path, typer.Option(help="Folder for study.db, report.html and compare.json.")] = Path(
+        "netwright-out"
+    ),
     target: Target = None,
     drop: Drop = None,
     columns: Columns = None,

@@ -15,6 +15,7 @@ from torch import nn
 from netwright.app import words
 from netwright.app.beside import hold_beside
 from netwright.app.choose import choose
+from netwright.app.compared import write
 from netwright.app.timing import time_candidates
 from netwright.app.trials import ORIGINAL, RADIUS, Wanted, original_trial, run_trial, trials_for
 from netwright.core.budget import Budget, Target
@@ -49,8 +50,8 @@ def compare(
 
     budget: what EACH method may spend. methods: slugs or (slug, settings), default all of the goal.
     radius: verify only, the L-infinity radius around inputs (default: trials.default_radius).
-    path: folder for the study (study.db); the same call goes on there where an earlier one stopped. None keeps
-    it in a temporary folder for as long as the result lives.
+    path: folder for the study (study.db), report.html and compare.json; the same call goes on there where an earlier
+    one stopped. None keeps the study in a temporary folder for as long as the result lives.
     progress: called with a trial's label and its news (core/study.py). runner: 'processes', 'ray' or
     'ray:ADDRESS', or a Runner. Candidates are judged on validation data only; what learns from those
     (calibrate) learns from one half of them and is judged on the other.
@@ -75,7 +76,10 @@ def compare(
     if goal in TRANSFORMING:
         time_candidates(study, task)
         hold_beside(study, task)
-    return Comparison(goal, study, task, budget, scratch)
+    comparison = Comparison(goal, study, task, budget, scratch)
+    if path is not None:
+        write(comparison, folder)
+    return comparison
 
 
 def with_radius(trials: Sequence[Trial], goal: str, radius: float) -> list[Trial]:

@@ -102,8 +102,8 @@ def speeds(figures: dict[str, Any], asked: float | None = None) -> str:
     """Both runtimes, so that a gain in one hides no loss in the other:
     '2.1x faster in ONNX Runtime, but 1.3x slower in PyTorch'."""
     onnx, torch = figures["onnx_ratio"], figures.get("torch_ratio")
-    way = direction(onnx, figures.get("onnx_spread"))
-    if way == "level" and asked is None:
+    way = direction(onnx, figures.get("onnx_spread") if asked is None else None)
+    if way == "level":
         said = "as fast in ONNX Runtime"
     elif onnx <= 1:
         said = f"{factor(1 / onnx, asked)} faster in ONNX Runtime"
@@ -137,7 +137,10 @@ def level_line(rows: Iterable[dict[str, Any]]) -> str:
     """What '(level)' means, where one of the rows' cells says it; else nothing."""
     if not any(faster_cell(row).endswith(LEVEL) for row in rows):
         return ""
-    return f"{LEVEL}: neither faster nor slower than the original, as far as the timing can tell apart"
+    return (
+        f"{LEVEL}: neither faster nor slower than the original for certain: 1 lies inside the spread of the timing's "
+        "rounds, which a quiet machine narrows"
+    )
 
 
 def size_change(before: float, after: float, asked: float | None = None) -> str:

@@ -1,0 +1,122 @@
+"""What `compare` leaves in a folder: report.html for people and compare.json for programs."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from netwright.app import table
+from netwright.app.beside import note_of
+from netwright.app.result import machine, versions
+from netwright.core.checkpoint import atomic
+from netwright.core.machine import instruction_sets, processor_name
+from netwright.core.plural import number_of
+
+if TYPE_CHECKING:
+    from netwright.app.compare import Comparison
+
+
+def write(comparison: Comparison, folder: Path) -> None:
+    """report.html and compare.json, each whole or not at all."""
+    with atomic(folder / "compare.json") as path:
+        path.write_text(json.dumps(document(comparison), indent=1, default=str) + "\n", encoding="utf-8")
+    with atomic(folder / "report.html") as path:
+        path.write_text(render(comparison), encoding="utf-8")
+
+
+def document(comparison: Comparison) -> dict[str, Any]:
+    """The content of compare.json."""
+    return comparison.to_json() | {
+        "why_best": comparison.why_best, "footnotes": table.footnotes(comparison),
+        "budget_seconds": comparison.budget.seconds, "validation_examples": comparison.examples,
+        "seed": _seed(comparison), "versions": versions(), "machine": machine(),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }  # fmt: skip
+
+
+def render(comparison: Comparison) -> str:
+    """The report's HTML; plotly is inside it where there is something to plot."""
+    from jinja2 import Environment, PackageLoader
+    from markupsafe import Markup
+    from plotly.io import to_html
+    from plotly.offline import get_plotlyjs
+
+    plot = ""
+    if comparison.pareto:
+        figure = table.pareto_plot(comparison)
+        plot = Markup(to_html(figure, full_html=False, include_plotlyjs=False, config={"displaylogo": False}))
+    environment = Environment(loader=PackageLoader("netwright.app"), autoescape=True)
+    return environment.get_template("compare.html").render(
+        c=_view(comparison), pareto=plot, plotly_js=Markup(get_plotlyjs()) if plot else ""
+    )
+
+
+def _view(comparison: Comparison) -> dict[str, Any]:
+    best, seconds = comparison.best, comparison.budget.seconds
+    examples = number_of(comparison.examples, "validation example")
+    return {
+        "title": table.title(comparison).removesuffix(", validation data"),
+        "budget": "no limit" if seconds is None else f"{seconds:.0f} s",
+        "best": None if best is None else best.label,
+        "why": comparison.why_best.removeprefix("chosen: "),
+        "chooses": comparison.original is not None,
+        "warnings": warnings(comparison),
+        "judged": f"Measured on {examples}; test data were not touched."
+        if comparison.goal not in ("explain", "verify", "inspect")
+        else "Measured on validation examples; test data were not touched.",
+        "columns": [name for name, _ in table.columns(comparison)],
+        "rows": [_row(comparison, mark, row, cells) for mark, row, cells in table.lines(comparison)],
+        "footnotes": [line for line in table.footnotes(comparison) if not line.startswith("★")],
+        "load": _load(comparison),
+        "versions": versions(), "machine": machine(), "date": datetime.now(UTC).date().isoformat(),
+        "made": [
+            ("seed", _seed(comparison)),
+            ("processor", f"{processor_name()} ({', '.join(instruction_sets()) or 'no known vector sets'})"),
+            *versions().items(),
+        ],
+    }  # fmt: skip
+
+
+def _row(comparison: Comparison, mark: str, row: dict[str, Any], cells: list[str]) -> dict[str, Any]:
+    return {
+        "mark": mark, "label": row["label"], "cells": cells, "trouble": "" if cells else table.trouble(row),
+        "note": note_of(row, comparison.original) if cells else "", "bad": bool(row.get("blown_up")),
+        "reference": row["key"] not in {r["key"] for r in comparison.rows},
+    }  # fmt: skip
+
+
+def warnings(comparison: Comparison) -> list[str]:
+    """What a reader must know before believing a figure."""
+    return [
+        f"{row['label']}: its probabilities have blown up" for row in comparison.rows if row.get("blown_up")
+    ]
+
+
+def _seed(comparison: Comparison) -> str:
+    return comparison.study.record.question.get("seed", "")
+
+
+_LOAD = """import netwright as nw
+study = nw.Study("{path}")
+network = study.network("{key}")   # {label}: a torch.nn.Module, {takes}"""
+
+_EXPORT = """comparison = nw.compare("{goal}", network, task, path="{folder}")   # as before: nothing runs twice
+comparison.best.export("model.onnx")   # takes the data as they are; .pt2 likewise"""
+
+
+def _load(comparison: Comparison) -> list[str]:
+    """Code that brings the best network (or the first one that there is) back."""
+    from netwright.core.worker import NETWORK
+
+    able = [row for row in comparison.rows if row["status"] == "done" and NETWORK in row["files"]]
+    if not able:
+        return []
+    best = comparison.best
+    row = able[0] if best is None else best.row
+    takes = "it takes normalised inputs" if comparison.task.normalise else "it takes the data as they are"
+    code = [_LOAD.format(path=comparison.study.path.name, key=row["key"], label=row["label"], takes=takes)]
+    if best is not None:
+        code.append(_EXPORT.format(goal=comparison.goal, folder="."))
+    return code
