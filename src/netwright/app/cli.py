@@ -191,9 +191,11 @@ def compare(
             state=state,
             trust_pickle=trust_pickle,
         )
+        subject.warn(view)
         result = job(
             goal, subject.network, subject.task, Budget(seconds=parse_seconds(budget)), methods=_list(methods),
             radius=radius, seed=seed, path=out, progress=view.trial, runner=f"ray:{ray}" if ray else "processes",
+            seen=subject.seen,
         )  # fmt: skip
         view.show(result)
     if json_:

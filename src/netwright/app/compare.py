@@ -16,6 +16,7 @@ from netwright.app import words
 from netwright.app.beside import hold_beside
 from netwright.app.choose import choose
 from netwright.app.compared import write
+from netwright.app.seen import Seen, look
 from netwright.app.timing import time_candidates
 from netwright.app.trials import ORIGINAL, RADIUS, Wanted, original_trial, run_trial, trials_for
 from netwright.core.budget import Budget, Target
@@ -45,6 +46,7 @@ def compare(
     jobs: int | None = None,
     progress: Listener | None = None,
     runner: str | Runner = "processes",
+    seen: Seen | None = None,
 ) -> Comparison:
     """Try the methods of a goal on a network, each in a worker process of its own.
 
@@ -54,7 +56,8 @@ def compare(
     one stopped. None keeps the study in a temporary folder for as long as the result lives.
     progress: called with a trial's label and its news (core/study.py). runner: 'processes', 'ray' or
     'ray:ADDRESS', or a Runner. Candidates are judged on validation data only; what learns from those
-    (calibrate) learns from one half of them and is judged on the other.
+    (calibrate) learns from one half of them and is judged on the other. seen: what is known of these rows
+    (app/seen.py), default: they are looked at, for a network that the user gave.
     """
     where = open_runner(runner)
     trials = trials_for(goal, methods, budget, seed)
@@ -76,7 +79,8 @@ def compare(
     if goal in TRANSFORMING:
         time_candidates(study, task)
         hold_beside(study, task)
-    comparison = Comparison(goal, study, task, budget, scratch)
+    known = look(network, task, given=True) if seen is None else seen
+    comparison = Comparison(goal, study, task, budget, scratch, known)
     if path is not None:
         write(comparison, folder)
     return comparison
@@ -122,9 +126,10 @@ class Comparison:
 
     def __init__(
         self, goal: str, study: Study, task: Task, budget: Budget,
-        scratch: tempfile.TemporaryDirectory[str] | None = None,
+        scratch: tempfile.TemporaryDirectory[str] | None = None, seen: Seen | None = None,
     ) -> None:  # fmt: skip
         self.goal, self.study, self.task, self.budget = goal, study, task, budget
+        self.seen = seen or Seen()  # warnings about the rows that judge, for people, and their figures
         self._scratch = scratch  # the folder lives as long as this does
 
     @property
@@ -216,6 +221,7 @@ class Comparison:
         return {
             "goal": self.goal, "task": self.task.name, "original": self.original, "rows": self.rows,
             "pareto": [row["key"] for row in self.pareto], "best": None if chosen is None else chosen.row["key"],
+            "warnings": list(self.seen.warnings), "data": self.seen.figures,
         }  # fmt: skip
 
     def plot(self) -> Any:

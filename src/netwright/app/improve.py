@@ -114,6 +114,7 @@ class _Job:
     def go(self, began: float) -> Result:
         view = self.view
         view.say(f"Netwright improves a network: {describe(self.subject)}")
+        self.subject.warn(view)
         view.say(f"asked: {report.asked(self.target, self.metric)}, within {self.asked.seconds:.0f} s\n")
         self.runner.warm()
         study = Study(self.out / "study.db", self._question())
@@ -208,7 +209,9 @@ class _Job:
         before, after = self._figures(networks, files, tested)
         before["validation"], after["validation"] = original[self.metric], choice.row[self.metric]
         change = verdict.changes_of(tested, self.task)
-        met, sentence = verdict.judge(before, after, self.target, self.metric, change)
+        met, sentence = verdict.judge(
+            before, after, self.target, self.metric, change, fresh=not self.subject.may_have_seen
+        )
         found = Found(choice, calibration, networks, tested, change, max(w.max_error for w in written))
         label, trials = choice.row["label"], trial_rows(rows, original, choice, self.metric)
         result = Result(chosen, self.task, met, sentence, label, before, after, self.out, trials)

@@ -81,12 +81,14 @@ def run(
         trust_pickle=trust_pickle,
     )
     view.say(f"{method.name} on {describe(subject)}")
+    subject.warn(view)
+    seen = {"warnings": list(subject.seen.warnings), "data": subject.seen.figures}
     if method.contract == "Verifier":
-        return verify(built, method, subject, budget, out, view, radius)
+        return verify(built, method, subject, budget, out, view, radius) | seen
     if method.contract not in CONTRACTS:
         raise BadInput(f"{method.slug} is a {method.contract}: use it from Python ({method.path})")
     with view.working(method.name) as listener, progress.listen(listener):
-        return CONTRACTS[method.contract](built, method, subject, budget, out, view)
+        return CONTRACTS[method.contract](built, method, subject, budget, out, view) | seen
 
 
 def needs_no_data(analysis: Any) -> bool:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from netwright.app.screen import View
+from netwright.app.seen import Seen, look
 from netwright.core import progress
 from netwright.core.checkpoint import load_state, save_state
 from netwright.core.errors import BadInput
@@ -31,12 +32,31 @@ SMALL_IMAGE = 16  # pixels; below, a network has room for more channels at the s
 
 @dataclass(frozen=True)
 class Subject:
-    """The network in question, its task as the network wants to be fed, and how it came here."""
+    """The network in question, its task as the network wants to be fed, and how it came here.
+
+    given: by the user, not trained here. seen: what speaks against the figures (app/seen.py).
+    """
 
     name: str
     network: nn.Module
     task: Task
     note: str = ""
+    given: bool = True
+    seen: Seen = field(default_factory=Seen)
+
+    @property
+    def may_have_seen(self) -> bool:
+        """Whether the rows that judge the network may be among those that it was trained on."""
+        return self.given and not self.task.unseen
+
+    def warn(self, view: View) -> None:
+        for warning in self.seen.warnings:
+            view.say(f"note: {warning}")
+
+
+def looked_at(subject: Subject) -> Subject:
+    """The same with what is known about the rows that judge it."""
+    return replace(subject, seen=look(subject.network, subject.task, subject.given))
 
 
 def open_subject(
@@ -70,11 +90,13 @@ def open_subject(
     data = open_task(task, seed=seed, **options) if isinstance(task, str) else task
     if network is None:
         network, name = train_generous(data, seed, out, view)
-        return Subject(name, network, data, "trained here, because no network was given")
+        return looked_at(
+            Subject(name, network, data, "trained here, because no network was given", given=False)
+        )
     check_fits(network, data)
     if isinstance(model, nn.Module):
-        return Subject(name, network, data)
-    return as_the_network_wants(Subject(name, network, data))
+        return looked_at(Subject(name, network, data))
+    return looked_at(as_the_network_wants(Subject(name, network, data)))
 
 
 def picture_size(shapes: tuple[tuple[int | None, ...], ...] | None) -> tuple[int, int] | None:

@@ -44,6 +44,8 @@ class Evidence:
     date: str
     made: list[tuple[str, str]]
     notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    fresh: bool = True  # the given network cannot have learned from the test examples
     layers: list[dict[str, str]] = field(default_factory=list)
     untried: list[dict[str, str]] = field(default_factory=list)
     reliability: tuple[Reliability, Reliability] | None = None
@@ -227,7 +229,8 @@ def render(evidence: Evidence) -> str:
         "table": comparison(evidence.before, evidence.after, evidence.changes),
         "metric": words.NAMES[evidence.primary],
         "level_line": words.level_line(evidence.trials),
-        "tested_line": f"Accuracy and calibration on {evidence.test_count} test examples that nothing else had seen; "
+        "tested_line": f"Accuracy and calibration on {evidence.test_count} test examples that "
+        f"{'nothing else had seen' if evidence.fresh else 'the given network may have seen'}; "
         "both networks measured the same way, in turn.",
         "trials": trial_rows(evidence),
         "contract": contract.rows(evidence.signature),

@@ -106,7 +106,8 @@ def document(result: Result, subject: Subject, asked: Asked, found: Found) -> di
         "settings": row["settings"], "calibration": found.calibration, "before": result.before,
         "after": result.after, **{f"{name}_change": c.to_json() for name, c in found.changes.items()},
         "trials": result.trials, "seed": asked.seed, "task": asked.task_name or result.task.name,
-        "task_options": dict(asked.task_options), "note": subject.note, "export_max_error": found.max_error,
+        "task_options": dict(asked.task_options), "note": subject.note, "warnings": list(subject.seen.warnings),
+        "data": subject.seen.figures, "export_max_error": found.max_error,
         "signature": signature_for(subject.network, result.task).to_json(),
         "versions": versions(), "machine": machine(), "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }  # fmt: skip
@@ -126,6 +127,7 @@ def shown(result: Result, subject: Subject, asked: Asked, found: Found, seconds:
         test_count=len(task.test), validation_count=len(task.val),
         signature=signature_for(subject.network, task), versions=versions(), machine=machine(),
         date=datetime.now(UTC).date().isoformat(), notes=evidence.notes(subject, machine()),
+        warnings=list(subject.seen.warnings), fresh=not subject.may_have_seen,
         layers=evidence.layers(networks["before"], networks["after"]),
         untried=plan.untried([r["slug"] for r in result.trials]),
         reliability=evidence.reliabilities(found.tested, task), maps=maps, maps_line=maps_line,

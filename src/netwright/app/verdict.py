@@ -23,11 +23,18 @@ def changes_of(tested: Mapping[str, tuple[Tensor, Tensor]], task: Task) -> dict[
 
 
 def judge(
-    before: Figures, after: Figures, target: Target, metric: str, moved: Mapping[str, Change]
+    before: Figures,
+    after: Figures,
+    target: Target,
+    metric: str,
+    moved: Mapping[str, Change],
+    *,
+    fresh: bool = True,
 ) -> tuple[bool, str]:
     """Whether what was asked is met by the written files, on test data, in words.
 
-    moved: each metric, on the test examples, the primary one first.
+    moved: each metric, on the test examples, the primary one first. fresh: the given network cannot have learned from
+    those.
     """
     faster, smaller = 1 / after["onnx_ratio"], before["bytes"] / after["bytes"]
     drop = before[metric] - after[metric]
@@ -45,7 +52,8 @@ def judge(
         ),
     ]
     examples = next(iter(moved.values())).examples
-    return met, f"{'; '.join(parts)} on {number_of(examples, 'test example')} never used before."
+    seen = "never used before" if fresh else "that the given network may have seen"
+    return met, f"{'; '.join(parts)} on {number_of(examples, 'test example')} {seen}."
 
 
 def line(when: str, figures: Figures, metric: str, more: str = "") -> str:
