@@ -120,6 +120,21 @@ def test_another_question_in_the_same_folder_is_refused(result, network, task):
     assert all((result.folder / name).read_bytes() == content for name, content in before.items())
 
 
+def test_a_late_failure_leaves_no_new_file_beside_an_older_result(result, network, task, monkeypatch):
+    held = lambda: {
+        p.name: p.read_bytes() for p in result.folder.iterdir() if p.suffix in (".onnx", ".pt2", ".json")
+    }
+    before = held()
+    monkeypatch.setattr("netwright.app.report.render", lambda _: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        nw.improve(
+            network, task, smaller=2, max_drop=0.05, budget=10, methods=["static-int8", "taylor-pruning"],
+            out=result.folder,
+        )  # fmt: skip
+    assert held() == before
+    assert not list(result.folder.glob(".new-*"))
+
+
 def test_what_cannot_be_met_is_written_all_the_same(network, task, tmp_path):
     result = nw.improve(network, task, smaller=50, budget=5, methods=["static-int8"], out=tmp_path)
     assert not result.met

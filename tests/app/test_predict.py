@@ -318,3 +318,52 @@ def test_a_signature_that_came_back_is_the_one_that_was_given(tmp_path: Path) ->
         file = written(network, task, tmp_path / f"m{suffix}")
         assert signature_of(file) == task.signature == signature_of(nw.load(file))
         assert Signature.from_json(json.dumps(task.signature.to_json())) == task.signature
+
+
+def test_a_file_that_normalises_its_inputs_itself_says_so_in_what_is_made_of_it(tmp_path: Path) -> None:
+    pictures(tmp_path / "p")
+    task = open_task(tmp_path / "p")
+    given = nw.load(written(trained(task), task, tmp_path / "given.onnx"))
+    bare = task.raw()
+    told = signature_for(given, bare)
+    assert told == task.signature
+    nw.export(given, bare.example(2), tmp_path / "m.pt2", signature=told)
+    found = nw.predict(tmp_path / "m.pt2", tmp_path / "p/test")
+    assert found.scores["accuracy"] == evaluate(given, bare, "test")["accuracy"]
+
+
+def test_labels_and_several_values(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(120, 4)).astype(np.float32)
+    labels = (x[:, :3] + rng.normal(0, 0.5, (120, 3)) > 0).astype(np.int64)
+    values = (x[:, :2] * 3 + 1).astype(np.float32)
+    for y, kind in ((labels, "multilabel"), (values, "regression")):
+        task = Task.from_arrays(x, y, kind=kind)
+        network = trained(task)
+        found = nw.predict(written(network, task, tmp_path / "m.onnx"), {"x": x, "y": y})
+        whole = replace(
+            task, test=replace(task.test, inputs=(torch.from_numpy(x),), targets=torch.from_numpy(y))
+        )
+        expected = evaluate(network, whole, "test")
+        assert found.scores
+        for name, value in found.scores.items():
+            assert value == pytest.approx(expected[name], rel=1e-5)
+        assert list(found.table(1)[0])[1:] == list(found.names)
+        assert len(found.names) == y.shape[1]
+
+
+@pytest.mark.parametrize(
+    ("file", "data", "says"),
+    [
+        ("no.onnx", "t.csv", "no such file"),
+        ("t.csv", "t.csv", "no .onnx or .pt2"),
+        ("m.onnx", "no.csv", "no such"),
+    ],
+)
+def test_bad_use_is_one_line(tmp_path: Path, file: str, data: str, says: str) -> None:
+    table(tmp_path / "t.csv", 60, 7)
+    task = open_task(tmp_path / "t.csv", target="sold", drop="price")
+    written(trained(task, 1), task, tmp_path / "m.onnx")
+    with pytest.raises(BadInput, match=says) as caught:
+        nw.predict(tmp_path / file, tmp_path / data)
+    assert "\n" not in str(caught.value)

@@ -126,3 +126,21 @@ def test_onnx_files_open_with_onnxruntime_alone(
         got = [torch.from_numpy(found[f"{i:04} {rows}"]) for rows in (1, 7)]
         errors[name] = max(far(e, g) for e, g in zip(pair, got, strict=True))
     assert max(errors.values()) <= 1e-4, errors
+
+
+def test_netwright_itself_reads_them_in_a_fresh_process(
+    written: tuple[Path, dict[str, tuple[Tensor, Tensor]]],
+) -> None:
+    folder, expected = written
+    names = [name for name in expected if "int8" in name]
+    code = (
+        "import sys, torch, netwright\n"
+        "found = [netwright.load(n + '.pt2')(torch.load(n + '.in', weights_only=True)) for n in sys.argv[1:]]\n"
+        "torch.save(found, 'loaded.out')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *names], cwd=folder, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = torch.load(folder / "loaded.out", weights_only=True)
+    assert max(far(expected[name][1], got) for name, got in zip(names, found, strict=True)) <= 1e-4

@@ -45,9 +45,13 @@ def atomic(path: Path) -> Iterator[Path]:
 def together(folder: Path, last: str) -> Iterator[Path]:
     """A hidden folder inside `folder` to write files into. If the block ends well they are moved up, one at once after
     the other and `last` at the end; otherwise none is, and what was there stays as it was.
+
+    folder: nobody else's meanwhile; what a killed run left half-made there is removed.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        for left in folder.glob(".new-*"):
+            shutil.rmtree(left, ignore_errors=True)
         staged = Path(tempfile.mkdtemp(prefix=".new-", dir=folder))
     except OSError as error:
         raise CannotWrite(f"cannot write {folder}: {error.strerror or error}") from error
