@@ -89,7 +89,9 @@ def _row(comparison: Comparison, mark: str, row: dict[str, Any], cells: list[str
 
 def warnings(comparison: Comparison) -> list[str]:
     """What a reader must know before believing a figure."""
-    blown = [f"{row['label']}: its probabilities have blown up" for row in comparison.rows if row.get("blown_up")]
+    blown = [
+        f"{row['label']}: its probabilities have blown up" for row in comparison.rows if row.get("blown_up")
+    ]
     return [*comparison.seen.warnings, *blown]
 
 
