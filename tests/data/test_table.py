@@ -318,3 +318,15 @@ def test_flags_with_gaps_stay_one_number(tmp_path):
     frame.loc[3, "member"] = None
     held = task(saved(tmp_path, frame), target="churn", missing="median")
     assert [f.column for f in held.inputs[0].features].count("member") == 1
+
+
+def test_features_that_know_what_stands_for_a_missing_value_fill_it(tmp_path):
+    """As a network's own signature gives them."""
+    own = (Feature("age", fill=40.0), Feature("town", "Ulm", fill="Ulm"))
+    held = task(saved(tmp_path, gaps()), target="churn", columns=own)
+    assert held.inputs[0].features == own
+    rows = torch.cat([s.inputs[0] for s in (held.train, held.val, held.test)])
+    assert int((rows[:, 0] == 40).sum()) == 2 + int((FRAME.age.drop([1, 2]) == 40).sum())
+    assert int(rows[:, 1].sum()) == int((FRAME.town.drop(5) == "Ulm").sum()) + 1
+    with pytest.raises(BadInput, match=r"1 column \(income 1\)"):
+        task(saved(tmp_path, gaps()), target="churn", columns=[*own, "income"])

@@ -76,9 +76,11 @@ def _some(names: Sequence[Any], most: int = 30) -> str:
 
 def filled(frame: Any, features: Sequence[Feature]) -> tuple[Feature, ...]:
     """The same features, which know what stands for a missing value: the median of these rows, of text (and of numbers
-    that are taken value by value) the most frequent one."""
+    that are taken value by value) the most frequent one. A feature that knows it already stays."""
     fills: dict[str, float | str] = {}
     for feature in features:
+        if feature.fill is not None:
+            continue
         held = frame[feature.column].dropna()
         if len(held) == 0:
             raise BadInput(
@@ -89,7 +91,7 @@ def filled(frame: Any, features: Sequence[Feature]) -> tuple[Feature, ...]:
         else:
             known, counts = np.unique(texts(held), return_counts=True)
             fills.setdefault(feature.column, str(known[counts.argmax()]))
-    return tuple(replace(feature, fill=fills[feature.column]) for feature in features)
+    return tuple(f if f.fill is not None else replace(f, fill=fills[f.column]) for f in features)
 
 
 def encode_rows(frame: Any, features: Sequence[Feature], what: Any = "the table") -> np.ndarray:

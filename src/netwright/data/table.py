@@ -55,7 +55,7 @@ def load(
     rest = frame.drop(columns=wanted)
     if rest.shape[1] == 0:
         raise BadInput(f"{path} has no column beside the target")
-    used = [*_used(rest, columns), wanted]
+    used = {**_used(rest, columns), wanted: False}
     what = {"train": path, "test": unseen}
     note = _settle(frames, used, wanted, missing, what)
     inputs = _inputs(path, frames["train"].drop(columns=wanted), columns)
@@ -91,12 +91,15 @@ def _judging(path: Path, wanted: str) -> Any:
     return frame
 
 
-def _used(frame: Any, columns: Columns | Mapping[str, Columns] | None) -> list[str]:
-    """The columns that the network is fed from."""
+def _used(frame: Any, columns: Columns | Mapping[str, Columns] | None) -> dict[str, bool]:
+    """The columns that the network is fed from, and whether what stands for a missing value is known of each."""
     if columns is None:
-        return list(frame.columns)
+        return dict.fromkeys(frame.columns, False)
     each = list(columns.values()) if isinstance(columns, Mapping) else [columns]
-    return list(dict.fromkeys(f.column for words in each for f in asked(frame, words, coded=True)))
+    used: dict[str, bool] = {}
+    for feature in (f for words in each for f in asked(frame, words, coded=True)):
+        used[feature.column] = used.get(feature.column, True) and feature.fill is not None
+    return used
 
 
 def _inputs(
@@ -111,9 +114,12 @@ def _inputs(
 
 
 def _settle(
-    frames: dict[str, Any], used: list[str], wanted: str, way: str | None, what: Mapping[str, Any]
+    frames: dict[str, Any], used: dict[str, bool], wanted: str, way: str | None, what: Mapping[str, Any]
 ) -> str:
-    """Refuse missing values or leave their rows out (in place); gives what was done, in words."""
+    """Refuse missing values or leave their rows out (in place); gives what was done, in words.
+
+    used: as `_used` gives it, and the target.
+    """
     said = []
     for role, frame in frames.items():
         absent = [name for name in used if name not in frame.columns]
@@ -121,7 +127,7 @@ def _settle(
             raise BadInput(f"{what[role]} has no column '{absent[0]}', which the first table has")
         counts = holes(frame, used)
         if way == "drop" and counts:
-            kept = frame.dropna(subset=used)
+            kept = frame.dropna(subset=list(used))
             if len(kept) == 0:
                 raise BadInput(
                     f"{what[role]}: every row misses a value; say --missing median, or --drop columns"
@@ -135,7 +141,8 @@ def _settle(
                 "that is the target: leave those rows out (--missing drop)",
             )
         else:
-            refuse_missing(what[role], counts, "fill them first, or say --missing median or --missing drop")
+            bare = {name: count for name, count in counts.items() if not used[name]}
+            refuse_missing(what[role], bare, "fill them first, or say --missing median or --missing drop")
         refuse_infinite(what[role], frames[role], used)
     return f"{' and '.join(said)}, because values are missing there" if said else ""
 
