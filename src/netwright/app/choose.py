@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from netwright.app import words
+from netwright.app import control, words
 from netwright.core.budget import Target
 
 Row = dict[str, Any]
@@ -46,8 +46,10 @@ def choose(rows: Sequence[Row], original: Row, target: Target, metric: str, exam
 
     A row whose probabilities have blown up is taken only where no other meets what was asked.
     """
-    why = {r["key"]: r.get("reason") or r["status"] for r in rows if not usable(r, metric)}
-    able = [r for r in rows if usable(r, metric)]
+    why = {r["key"]: control.WHY for r in rows if r.get("slug") == control.CONTROL and usable(r, metric)}
+    rows = [r for r in rows if r["key"] not in why]
+    why |= {r["key"]: r.get("reason") or r["status"] for r in rows if not usable(r, metric)}
+    able = [r for r in rows if usable(r, metric) and r.get("slug") != control.CONTROL]
     if not able:
         return Choice(None, False, why)
     meeting = []

@@ -16,9 +16,10 @@ from netwright.app import words
 from netwright.app.beside import hold_beside
 from netwright.app.choose import choose
 from netwright.app.compared import write
+from netwright.app.control import CONTROL, control_trial
 from netwright.app.seen import Seen, look
 from netwright.app.timing import time_candidates
-from netwright.app.trials import ORIGINAL, RADIUS, Wanted, original_trial, run_trial, trials_for
+from netwright.app.trials import ORIGINAL, RADIUS, Wanted, original_trial, run_trial, trains, trials_for
 from netwright.core.budget import Budget, Target
 from netwright.core.errors import BadInput
 from netwright.core.export import Exported, export
@@ -63,6 +64,8 @@ def compare(
     trials = trials_for(goal, methods, budget, seed)
     if radius is not None:
         trials = with_radius(trials, goal, radius)
+    if goal == "compress" and any(trains(trial) for trial in trials):
+        trials.append(control_trial(budget or Budget(), seed))
     where.warm()
     budget = budget or Budget()
     scratch = tempfile.TemporaryDirectory(prefix="netwright-") if path is None else None
@@ -135,12 +138,17 @@ class Comparison:
     @property
     def rows(self) -> list[Row]:
         """A flat dict per method tried (core/study.py; app/trials.py and app/timing.py name the figures)."""
-        return [row for row in self.study.rows if row["slug"] != "original"]
+        return [row for row in self.study.rows if row["slug"] not in (ORIGINAL, CONTROL)]
 
     @property
     def original(self) -> Row | None:
         """The given network's row; None for goals that change nothing."""
-        return next((row for row in self.study.rows if row["slug"] == "original"), None)
+        return next((row for row in self.study.rows if row["slug"] == ORIGINAL), None)
+
+    @property
+    def control(self) -> Row | None:
+        """compress, where a method trains: the given network, trained on for as long as a method may take."""
+        return next((row for row in self.study.rows if row["slug"] == CONTROL), None)
 
     @property
     def axes(self) -> tuple[str | None, str | None]:
@@ -219,7 +227,8 @@ class Comparison:
     def to_json(self) -> dict[str, Any]:
         chosen = self.best
         return {
-            "goal": self.goal, "task": self.task.name, "original": self.original, "rows": self.rows,
+            "goal": self.goal, "task": self.task.name, "original": self.original, "control": self.control,
+            "rows": self.rows,
             "pareto": [row["key"] for row in self.pareto], "best": None if chosen is None else chosen.row["key"],
             "warnings": list(self.seen.warnings), "data": self.seen.figures,
         }  # fmt: skip

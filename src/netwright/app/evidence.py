@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -82,9 +83,9 @@ def heat_maps(before: nn.Module, after: nn.Module, task: Task) -> tuple[list[dic
     return maps, line
 
 
-def notes(subject: Subject, machine: dict[str, Any]) -> list[str]:
-    """What a reader should know before comparing with other machines."""
-    said = [subject.note[0].upper() + subject.note[1:] + "."] if subject.note else []
+def notes(subject: Subject, machine: dict[str, Any], more: Sequence[str] = ()) -> list[str]:
+    """What a reader should know before comparing with other machines. more: clauses to say as well."""
+    said = [f"{line[0].upper()}{line[1:]}." for line in (subject.note, *more) if line]
     sets = machine["instruction_sets"]
     if "AVX2" in sets and not any("VNNI" in s or "AMX" in s for s in sets):
         said.append(

@@ -246,6 +246,8 @@ class _Job:
         calibration = result.document["calibration"].split(":")[0]
         self.view.say(verdict.line("after ", result.after, self.metric, f" ({calibration})") + "\n")
         self.view.say(f"{'met' if result.met else 'NOT met'}: {result.sentence}")
+        for remark in result.document["remarks"]:
+            self.view.say(f"note: {remark}")
         self.view.say(
             f"wrote {self.out}/: model.onnx  model.pt2  original.onnx  report.html  result.json  study.db"
         )

@@ -29,7 +29,8 @@ def result_html(result: Result) -> str:
         f'<p style="border-left:4px solid {colour};padding-left:.6em"><b>{"Met" if result.met else "Not met"}:</b> '
         f"{said}</p>"
     ]
-    parts += [f"<p>⚠ {escape(warning)}</p>" for warning in result.document.get("warnings", ())]
+    told = [*result.document.get("warnings", ()), *result.document.get("remarks", ())]
+    parts += [f"<p>⚠ {escape(line)}</p>" for line in told]
     rows = report.comparison(result.before, result.after, changes)
     parts.append(
         table(

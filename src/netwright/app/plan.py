@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from netwright.app.control import control_trial
 from netwright.core import catalogue
 from netwright.core.budget import Budget, Target
 from netwright.core.errors import BadInput
@@ -32,7 +33,8 @@ STRENGTH = "ratio"
 def first_round(target: Target, methods: Sequence[str] | None, budget: Budget, seed: int) -> list[Trial]:
     """One trial per method; those that take a strength get the one that the target calls for, and the most
     promising of them a stronger one as well. Each may spend the same. Methods that do not train spend next to
-    nothing of it, so the budget is divided among the others; a small one tries fewer of them, in their order.
+    nothing of it, so the budget is divided among the others; a small one tries fewer of them, in their order. One
+    share goes to the control, last, where that leaves at least two to methods.
     """
     rows = methods_for(methods)
     ratio = rounded(asked_ratio(target))
@@ -42,13 +44,16 @@ def first_round(target: Target, methods: Sequence[str] | None, budget: Budget, s
     if strongest is not None and stronger > ratio:  # both end at the same strongest
         wanted.append((strongest, {STRENGTH: stronger}))
     training = [pair for pair in wanted if pair[0].trains]
-    seconds = budget.seconds
+    seconds, controlled = budget.seconds, bool(training)
     if seconds is not None:
-        training = training[: max(1, int(FIRST * seconds / LEAST_SECONDS))]
-        seconds = FIRST * seconds / max(1, len(training))
+        room = max(1, int(FIRST * seconds / LEAST_SECONDS))
+        controlled = controlled and room > 2
+        training = training[: room - controlled]
+        seconds = FIRST * seconds / max(1, len(training) + controlled)
     each = Budget(seconds=seconds, target=target)
     wanted = [pair for pair in wanted if pair in training or not pair[0].trains]
-    return [trial(row, settings, seed, each) for row, settings in wanted]
+    tried = [trial(row, settings, seed, each) for row, settings in wanted]
+    return [*tried, control_trial(each, seed)] if controlled else tried
 
 
 def second_round(

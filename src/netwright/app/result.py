@@ -12,10 +12,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from netwright.app import evidence, plan, report
-from netwright.app.beside import note_of
+from netwright.app import control, evidence, plan, report
+from netwright.app.beside import blow_up, blown_up, note_of
 from netwright.app.choose import Choice
 from netwright.app.opening import Subject, describe
+from netwright.app.trials import ORIGINAL
 from netwright.core import catalogue
 from netwright.core.budget import Target
 from netwright.core.fits import signature_for
@@ -96,6 +97,25 @@ def trial_rows(rows: Sequence[Row], original: Row, choice: Choice, metric: str) 
     ]
 
 
+def remarks(result: Result, found: Found) -> list[str]:
+    """What a reader must know before believing the gain: that training alone brings more, or probabilities that have
+    blown up, on test data, in spite of the calibration."""
+    row, task = found.choice.row, result.task
+    assert row is not None
+    trained = next((t for t in result.trials if t["slug"] == control.CONTROL), None)
+    said = [control.remark(trained, row, task.primary)]
+    if blown_up(result.after.get("nll"), result.before.get("nll"), task):
+        said.append(blow_up({**result.after, "blown_up": 1.0}, result.before))
+    return [line for line in said if line]
+
+
+def left_out(trials: Sequence[Row]) -> list[str]:
+    """That there is no control, where a method trained."""
+    slugs = {t["slug"] for t in trials}
+    trained = any(catalogue.method(slug).trains for slug in slugs - {ORIGINAL, control.CONTROL})
+    return [control.LEFT_OUT] if trained and control.CONTROL not in slugs else []
+
+
 def document(result: Result, subject: Subject, asked: Asked, found: Found) -> dict[str, Any]:
     """The content of result.json."""
     row = found.choice.row
@@ -107,6 +127,7 @@ def document(result: Result, subject: Subject, asked: Asked, found: Found) -> di
         "after": result.after, **{f"{name}_change": c.to_json() for name, c in found.changes.items()},
         "trials": result.trials, "seed": asked.seed, "task": asked.task_name or result.task.name,
         "task_options": dict(asked.task_options), "note": subject.note, "warnings": list(subject.seen.warnings),
+        "remarks": [*remarks(result, found), *left_out(result.trials)],
         "data": subject.seen.figures, "export_max_error": found.max_error,
         "signature": signature_for(subject.network, result.task).to_json(),
         "versions": versions(), "machine": machine(), "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -126,8 +147,8 @@ def shown(result: Result, subject: Subject, asked: Asked, found: Found, seconds:
         chosen_text=f"{method.name}: {method.summary} Calibration: {found.calibration}. {row.get('note') or ''}",
         test_count=len(task.test), validation_count=len(task.val),
         signature=signature_for(subject.network, task), versions=versions(), machine=machine(),
-        date=datetime.now(UTC).date().isoformat(), notes=evidence.notes(subject, machine()),
-        warnings=list(subject.seen.warnings), fresh=not subject.may_have_seen,
+        date=datetime.now(UTC).date().isoformat(), notes=evidence.notes(subject, machine(), left_out(result.trials)),
+        warnings=[*subject.seen.warnings, *remarks(result, found)], fresh=not subject.may_have_seen,
         layers=evidence.layers(networks["before"], networks["after"]),
         untried=plan.untried([r["slug"] for r in result.trials]),
         reliability=evidence.reliabilities(found.tested, task), maps=maps, maps_line=maps_line,

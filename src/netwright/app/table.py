@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from netwright.app import words
 from netwright.app.beside import change_cell, note_of
+from netwright.app.control import CONTROL, remark
 from netwright.app.report import percent, size_text
 from netwright.app.scatter import Series, scatter
+from netwright.app.trials import ORIGINAL
 from netwright.core.plural import number_of
 from netwright.core.study import Row
 
@@ -47,7 +49,7 @@ def latency_cell(row: Row) -> str:
 
 def faster_cell(row: Row) -> str:
     """How many times faster than the original, with the spread; 'level' where 1 lies inside it."""
-    return "" if row["slug"] == "original" else words.faster_cell(row, spread=True)
+    return "" if row["slug"] == ORIGINAL else words.faster_cell(row, spread=True)
 
 
 def columns(comparison: Comparison) -> list[Column]:
@@ -100,7 +102,7 @@ def lines(comparison: Comparison) -> list[tuple[str, Row, list[str]]]:
     )
     good = sorted((r for r in comparison.rows if r["status"] == "done"), key=order)
     bad = [r for r in comparison.rows if r["status"] != "done"]
-    original = [comparison.original] if comparison.original else []
+    original = [row for row in (comparison.original, comparison.control) if row is not None]
     cells = [cell for _, cell in columns(comparison)]
     found = []
     for row in (*original, *good, *bad):
@@ -120,6 +122,8 @@ def footnotes(comparison: Comparison) -> list[str]:
     said = []
     if comparison.best is not None:
         said.append(f"★ {comparison.best.row['label']}: {comparison.why_best}")
+        if beaten := remark(comparison.control, comparison.best.row, comparison.task.primary):
+            said.append(f"{beaten[0].upper()}{beaten[1:]}.")
     if level := words.level_line(row for row in comparison.rows if row["status"] == "done"):
         said.append(level)
     if any(f"{comparison.task.primary}_change" in row for row in comparison.rows):
@@ -151,7 +155,7 @@ def rich_table(comparison: Comparison) -> Any:
     below = []
     for mark, row, cells in lines(comparison):
         if cells:
-            style = "bold green" if mark else "dim" if row["slug"] == "original" else ""
+            style = "bold green" if mark else "dim" if row["slug"] in (ORIGINAL, CONTROL) else ""
             table.add_row(mark, Text(row["label"]), *cells, style=style)
         else:
             below.append(Text(f"  {row['label']}: {trouble(row)}", style="yellow"))

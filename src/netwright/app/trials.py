@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from netwright.app.control import CONTROL, trained_on
 from netwright.core import catalogue
 from netwright.core.budget import Budget
 from netwright.core.cost import cost
@@ -80,7 +81,7 @@ def told_apart(trials: Sequence[Trial], others: Sequence[Trial]) -> list[Trial]:
 
 def run_trial(trial: Trial, network: nn.Module, task: Task) -> Outcome:
     """Any trial, by its method's contract."""
-    if trial.slug == ORIGINAL:
+    if trial.slug in (ORIGINAL, CONTROL):
         return run_transform_trial(trial, network, task)
     return FUNCTIONS[catalogue.method(trial.slug).contract](trial, network, task)
 
@@ -112,7 +113,7 @@ def run_transform_trial(
     if _goal(trial) == "calibrate":
         learn, judge = halves(task)
     start = time.monotonic()
-    candidate = network if trial.slug == ORIGINAL else built(trial)(network, learn, budget or trial.budget)
+    candidate = _candidate(trial, network, learn, budget or trial.budget)
     figures = {"method_seconds": time.monotonic() - start}
     outputs, targets = outputs_of(candidate, judge.val)
     figures |= score(outputs, targets, task.kind)
@@ -137,8 +138,23 @@ def _npy(values: torch.Tensor) -> bytes:
     return buffer.getvalue()
 
 
+def _candidate(trial: Trial, network: nn.Module, task: Task, budget: Budget) -> nn.Module:
+    if trial.slug == ORIGINAL:
+        return network
+    if trial.slug == CONTROL:
+        return trained_on(network, task, budget, trial.seed)
+    return built(trial)(network, task, budget)
+
+
+def trains(trial: Trial) -> bool:
+    """Whether the trial spends its budget on training."""
+    return trial.slug == CONTROL or (trial.slug != ORIGINAL and catalogue.method(trial.slug).trains)
+
+
 def _goal(trial: Trial) -> str:
-    return trial.settings.get("goal", "") if trial.slug == ORIGINAL else catalogue.method(trial.slug).goal
+    if trial.slug in (ORIGINAL, CONTROL):
+        return trial.settings.get("goal", "")
+    return catalogue.method(trial.slug).goal
 
 
 def halves(task: Task) -> tuple[Task, Task]:
