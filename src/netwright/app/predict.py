@@ -182,10 +182,16 @@ def _predictions(
     fields: dict[str, Any] = {"values": outputs}
     if kind == "classification":
         chosen = tuple(names[i] for i in logits.argmax(1).tolist())
-        fields = {"classes": chosen, "probabilities": logits.softmax(1).numpy()}
+        fields = {"classes": chosen, "probabilities": _probabilities(logits).numpy()}
     elif kind == "multilabel":
         fields = {"probabilities": logits.sigmoid().numpy()}
     return Predictions(**{**made.__dict__, **fields})
+
+
+def _probabilities(outputs: torch.Tensor) -> torch.Tensor:
+    """By softmax, unless the network gives probabilities itself."""
+    already = bool((outputs >= 0).all()) and bool(((outputs.sum(1) - 1).abs() < 1e-4).all())
+    return outputs if already else outputs.softmax(1)
 
 
 def _names(signature: Signature | None, width: int) -> tuple[str, ...]:

@@ -24,7 +24,7 @@ from netwright.core.packed import ONNX_TRANSLATIONS, Packed
 from netwright.core.plain import plain
 from netwright.core.proof import outputs_of, prove
 from netwright.core.quiet import quiet, silent
-from netwright.core.signature import SIGNATURE, Signature
+from netwright.core.signature import SIGNATURE, Input, Signature
 from netwright.core.split import Normalise
 
 OPSET = 20
@@ -98,6 +98,8 @@ def export(
         raise BadInput(
             f"the signature has {len(signature.inputs)} inputs, the network is given {len(inputs)}"
         )
+    if signature is not None:  # the example knows best
+        signature = replace(signature, inputs=tuple(map(_as_given, signature.inputs, inputs)))
     inside = normalise is not None and any(isinstance(m, Normalise) for m in normalise.modules())
     facts = _Facts("inside" if inside else "outside", signature)
     write = _onnx_ways if path.suffix == ".onnx" else _pt2_ways
@@ -115,6 +117,10 @@ def export(
     if isinstance(failure, NetwrightError):
         raise failure
     raise NotApplicable(f"this network cannot be exported to {path.suffix}: {_line(failure)}") from failure
+
+
+def _as_given(told: Input, tensor: Tensor) -> Input:
+    return replace(told, shape=tuple(tensor.shape[1:]), type=str(tensor.dtype).removeprefix("torch."))
 
 
 def _line(error: Exception | None) -> str:

@@ -43,7 +43,7 @@ def signature_for(network: nn.Module, task: Task) -> Signature:
     outputs = own.output_names if own else tuple(facts.get("outputs", ()))
     if own and told.normalise is None:
         told = replace(told, normalise=own.normalise)
-    return replace(told, output_names=outputs) if outputs else told
+    return replace(told, output_names=outputs) if len(outputs) == 1 else told
 
 
 def fixed_batch(network: nn.Module) -> int | None:

@@ -111,8 +111,8 @@ def _of_pictures(path: Path, signature: Signature, file: str) -> Fresh:
         raise BadInput(f"{path} holds no pictures ({', '.join(SUFFIXES[:3])}, ...)")
     labels = [_label(name, signature) for name in names]
     labelled, notes = any(label is not None for label in labels), []
-    last = given.layout.endswith("C")
-    shape: Any = (given.shape[2], *given.shape[:2]) if last else given.shape
+    order = _order(given)
+    shape: Any = tuple(given.shape[order.index(axis)] for axis in range(3))
 
     def parts(size: int) -> Iterator[Part]:
         kept: list[tuple[str, np.ndarray, float]] = []
@@ -128,10 +128,10 @@ def _of_pictures(path: Path, signature: Signature, file: str) -> Fresh:
             label = _label(member.name, signature)
             kept.append((member.name, image, np.nan if label is None else label))
             if len(kept) == size:
-                yield _pictures(kept, given, last, labelled)
+                yield _pictures(kept, given, labelled)
                 kept = []
         if kept:
-            yield _pictures(kept, given, last, labelled)
+            yield _pictures(kept, given, labelled)
         if broken:
             notes.append(
                 f"{len(broken)} of {len(names):,} pictures are broken and left out: {', '.join(broken[:3])}"
@@ -155,9 +155,14 @@ def _label(name: str, signature: Signature) -> int | None:
     return next((signature.classes.index(f) for f in folders if f in signature.classes), None)
 
 
-def _pictures(kept: list[tuple[str, np.ndarray, float]], given: Input, last: bool, labelled: bool) -> Part:
+def _order(given: Input) -> tuple[int, ...]:
+    """Where the axes of an input's pictures stand in (C, H, W)."""
+    return tuple(map("CHW".index, given.layout)) if sorted(given.layout) == ["C", "H", "W"] else (0, 1, 2)
+
+
+def _pictures(kept: list[tuple[str, np.ndarray, float]], given: Input, labelled: bool) -> Part:
     x = np.stack([image for _, image, _ in kept])
-    x = (x.transpose(0, 2, 3, 1) if last else x).astype(given.type)
+    x = x.transpose(0, *(1 + axis for axis in _order(given))).astype(given.type)
     truth = np.array([label for *_, label in kept])
     return Part([name for name, *_ in kept], (np.ascontiguousarray(x),), truth if labelled else None)
 
@@ -198,7 +203,7 @@ def _of_arrays(
 
 
 def _fitting(x: np.ndarray, given: Input, what: str, file: str) -> np.ndarray:
-    """(N, *shape); pictures of another layout are turned."""
+    """(N, *shape); pictures of another layout are turned, from (C, H, W) where the shape cannot tell."""
     fits = lambda a: (
         a.ndim == len(given.shape) + 1
         and all(want in (-1, has) for want, has in zip(given.shape, a.shape[1:], strict=True))
@@ -206,6 +211,8 @@ def _fitting(x: np.ndarray, given: Input, what: str, file: str) -> np.ndarray:
     ways = [x]
     if x.ndim == 3 and len(given.shape) == 3:
         ways += [x[:, None], x[..., None]]
+    elif x.ndim == 4 and given.layout == "CWH":
+        ways = [x.transpose(0, 1, 3, 2)]
     elif x.ndim == 4:
         ways += [x.transpose(0, 2, 3, 1), x.transpose(0, 3, 1, 2)]
     found = next((way for way in ways if fits(way)), None)
