@@ -102,9 +102,11 @@ def reference(path: str) -> list[str]:
 
 # The reference: what a user's program calls, by what it is for.
 API = {
-    "The front door": ("netwright.app.improve.improve", "netwright.app.improve.Result", "netwright.app.compare.compare",
-                       "netwright.app.compare.Comparison", "netwright.app.compare.Candidate"),
-    "Networks": ("netwright.core.load.load", "netwright.core.export.export", "netwright.core.export.Exported",
+    "The front door": ("netwright.app.improve.improve", "netwright.app.result.Result", "netwright.app.compare.compare",
+                       "netwright.app.compare.Comparison", "netwright.app.compare.Candidate",
+                       "netwright.app.predict.predict", "netwright.app.predict.Predictions"),
+    "Networks": ("netwright.core.load.load", "netwright.core.load.signature_of",
+                 "netwright.core.export.export", "netwright.core.export.Exported",
                  "netwright.models.build", "netwright.core.cost.cost", "netwright.core.latency.latency"),
     "Data": ("netwright.data.task", "netwright.core.task.Task", "netwright.core.split.ArraySplit",
              "netwright.core.split.LoaderSplit", "netwright.core.split.Normalise", "netwright.core.signature.Signature",

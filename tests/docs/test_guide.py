@@ -34,7 +34,7 @@ def commands() -> list[str]:
         if page.name in ("reference.md", "claims.md", "benchmarks.md", "index.md"):
             continue  # generated
         for line in re.findall(r"^ {4}(netwright .*)$", page.read_text(), re.MULTILINE):
-            command = re.split(r"\s{3,}|\s+#|;", line)[0]
+            command = re.split(r"\s{3,}|\s+#|\s>\s|;", line)[0]
             names = command.split()[1].split("|")
             lines += [command.replace(command.split()[1], name, 1) for name in names if name != "..."]
     return list(dict.fromkeys(lines))
