@@ -6,6 +6,7 @@ import gzip
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 
@@ -50,6 +51,34 @@ def test_a_limit_takes_training_examples_only_and_smaller_is_inside_larger():
     whole, part = task("digits"), task("digits", limit=50)
     assert torch.equal(part.val.inputs[0], whole.val.inputs[0])
     assert len(task("digits", limit="50").train) == 50
+
+
+def test_unseen_rows_judge_a_named_set_too(tmp_path):
+    whole = task("digits")
+    x, y = whole.test.inputs[0][:100].numpy(), whole.test.targets[:100].numpy()
+    path = tmp_path / "fresh.npz"
+    for labels in (y, np.array(whole.classes)[y]):
+        np.savez(path, x=x[:, 0], y=labels)
+        held = task("digits", unseen=path)
+        assert (held.division, len(held.train), len(held.val), len(held.test)) == ("halved", 1079, 50, 50)
+        given = {row.tobytes(): label for row, label in zip(x, y.tolist(), strict=True)}
+        for row, label in zip(held.val.inputs[0].numpy(), held.val.targets.tolist(), strict=True):
+            assert given[row.tobytes()] == label
+        assert next(held.val.batches(9))[0].max() < 5  # normalised as the set is
+    for arrays, message in (
+        (
+            {"x": x[:, 0, :7], "y": y},
+            r"x has shape \(1, 7, 8\) and type uint8, the inputs of 'digits' \(1, 8, 8\)",
+        ),
+        ({"x": x / 16, "y": y}, "type float32"),
+        ({"x": x, "y": y + 3}, "labels out of range: 'digits' has the classes 0 to 9"),
+        ({"x": x, "y": np.full(100, "ten")}, "'ten' is no class of 'digits'"),
+    ):
+        np.savez(path, **arrays)
+        with pytest.raises(BadInput, match=message):
+            task("digits", unseen=path)
+    with pytest.raises(BadInput, match="no such file"):
+        task("digits", unseen=tmp_path / "none.npz")
 
 
 @pytest.mark.parametrize(
