@@ -101,7 +101,8 @@ def _seed(comparison: Comparison) -> str:
 
 _LOAD = """import netwright as nw
 study = nw.Study("{path}")
-network = study.network("{key}")   # {label}: a torch.nn.Module, {takes}"""
+# {label}: a torch.nn.Module; {takes}
+network = study.network("{key}")"""
 
 _EXPORT = """comparison = nw.compare("{goal}", network, task, path="{folder}")   # as before: nothing runs twice
 comparison.best.export("model.onnx")   # takes the data as they are; .pt2 likewise"""

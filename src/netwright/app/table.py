@@ -241,7 +241,7 @@ def pareto_plot(comparison: Comparison) -> Any:
         )  # fmt: skip
     x, y = axis_titles(comparison)
     figure.update_layout(
-        template="simple_white", height=420, xaxis_title=x, yaxis_title=y, margin={"l": 60, "r": 20, "t": 30, "b": 50},
-        legend={"orientation": "h", "y": 1.12},
+        template="simple_white", height=460, xaxis_title=x, yaxis_title=y, margin={"l": 60, "r": 20, "t": 30, "b": 50},
+        legend={"orientation": "h", "y": -0.2},
     )  # fmt: skip
     return figure
