@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 the answer is no, 2 bad use or bad input, 130 interrupted.
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -49,7 +50,7 @@ Columns = Annotated[
 Drop = Annotated[str | None, typer.Option("--drop", help="Columns of a table to leave out, comma-separated.")]
 Limit = Annotated[int | None, typer.Option("--limit", help="Use at most so many training examples.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, max=2**31 - 1)]
-BudgetText = Annotated[str, typer.Option("--budget", help="Time for the methods: 90s, 5m, 1h.")]
+BudgetText = Annotated[str, typer.Option("--budget", help="Time for the whole command: 90s, 5m, 1h.")]
 Trust = Annotated[bool, typer.Option("--trust-pickle", help="Load pickled objects, which can run code.")]
 State = Annotated[
     Path | None, typer.Option("--state", help="Weights for a package.module:function (safetensors).")
@@ -117,8 +118,10 @@ def improve(
     json_: Json = False,
 ) -> None:
     """The main job: measure a network, try methods side by side, apply the winner, export, report."""
+    began = _began()
     from netwright.app import improve as job
     from netwright.app import screen
+    from netwright.app.clock import Clock
     from netwright.core.budget import Target as Wanted
     from netwright.core.budget import parse_fraction, parse_seconds
 
@@ -127,8 +130,8 @@ def improve(
     wanted = Wanted(faster, smaller, parse_fraction(max_drop))
     with screen.open_screen(quiet=json_) as view:
         result = job.run(
-            model, task, wanted, seconds=parse_seconds(budget), methods=_list(methods), seed=seed, out=out, view=view,
-            task_options=_options(
+            model, task, wanted, clock=Clock(parse_seconds(budget), began), methods=_list(methods), seed=seed,
+            out=out, view=view, task_options=_options(
                 target=target, drop=drop, columns=columns, missing=missing, unseen=unseen, size=size, limit=limit
             ),
             state=state, trust_pickle=trust_pickle, ray=ray,
@@ -149,7 +152,9 @@ def compare(
     task: TaskName = "digits",
     methods: Methods = None,
     radius: Radius = None,
-    budget: Annotated[str, typer.Option("--budget", help="Time for EACH method: 90s, 5m, 1h.")] = "5m",
+    budget: Annotated[
+        str, typer.Option("--budget", help="Time for the whole command, every method the same.")
+    ] = "5m",
     seed: Seed = 0,
     out: Annotated[Path, typer.Option(help="Folder for study.db, report.html and compare.json.")] = Path(
         "netwright-out"
@@ -167,34 +172,27 @@ def compare(
     json_: Json = False,
 ) -> None:
     """Every method of a goal, side by side, on one budget."""
+    began = _began()
     from netwright.app import screen
+    from netwright.app.clock import Clock
     from netwright.app.compare import compare as job
     from netwright.app.opening import open_subject
     from netwright.core.budget import Budget, parse_seconds
 
-    with screen.open_screen(quiet=json_) as view:
-        subject = open_subject(
-            model,
-            task,
-            seed,
-            out,
-            view,
-            task_options=_options(
-                target=target,
-                drop=drop,
-                columns=columns,
-                missing=missing,
-                unseen=unseen,
-                size=size,
-                limit=limit,
-            ),
-            state=state,
-            trust_pickle=trust_pickle,
-        )
+    clock = Clock(parse_seconds(budget), began)
+    with screen.open_screen(quiet=json_) as view, clock.command():
+        with clock.opening():
+            subject = open_subject(
+                model, task, seed, out, view,
+                task_options=_options(
+                    target=target, drop=drop, columns=columns, missing=missing, unseen=unseen, size=size, limit=limit
+                ),
+                state=state, trust_pickle=trust_pickle,
+            )  # fmt: skip
         subject.warn(view)
         result = job(
-            goal, subject.network, subject.task, Budget(seconds=parse_seconds(budget)), methods=_list(methods),
-            radius=radius, seed=seed, path=out, progress=view.trial, runner=f"ray:{ray}" if ray else "processes",
+            goal, subject.network, subject.task, Budget(seconds=clock.seconds), methods=_list(methods), radius=radius,
+            seed=seed, path=out, progress=view.trial, runner=f"ray:{ray}" if ray else "processes", clock=clock,
             seen=subject.seen,
         )  # fmt: skip
         view.show(result)
@@ -247,12 +245,14 @@ def _goal_command(goal: str, text: str) -> None:
         radius: Radius = None,
         json_: Json = False,
     ) -> None:
+        began = _began()
         from netwright.app import one, screen
-        from netwright.core.budget import Budget, parse_seconds
+        from netwright.app.clock import Clock
+        from netwright.core.budget import parse_seconds
 
         with screen.open_screen(quiet=json_) as view:
             result = one.run(
-                goal, method, model, task, Budget(seconds=parse_seconds(budget)), settings=_settings(set_), seed=seed,
+                goal, method, model, task, Clock(parse_seconds(budget), began), settings=_settings(set_), seed=seed,
                 out=out, view=view,
                 task_options=_options(
                     target=target, drop=drop, columns=columns, missing=missing, unseen=unseen, size=size, limit=limit
@@ -403,8 +403,21 @@ def _print_json(document: Any) -> None:
     typer.echo(json.dumps(document, indent=1, default=str))
 
 
+_started: list[
+    float
+] = []  # when this process was, on the clock of time.monotonic, where the command is all of it
+
+
+def _began() -> float:
+    """When the command began: what starting Python has taken counts."""
+    return _started[0] if _started else time.monotonic()
+
+
 def main() -> NoReturn:
     """Entry point: an error that a user can act on is one line and exit code 2."""
+    import psutil
+
+    _started.append(time.monotonic() - max(0.0, time.time() - psutil.Process().create_time()))
     try:
         code = app(standalone_mode=False) or 0  # what `typer.Exit` carried
     except NetwrightError as error:

@@ -1,12 +1,18 @@
-"""Every method of a goal, side by side on one network and task, on one budget."""
+"""Every method of a goal, side by side on one network and task, on one budget.
+
+The budget is the time of all of it: what is left beside the original's own row and the timing is divided among the
+methods in equal parts, and a method that is not done in its part is ended.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import json
 import math
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +21,13 @@ from torch import nn
 from netwright.app import words
 from netwright.app.beside import hold_beside
 from netwright.app.choose import choose
+from netwright.app.clock import Clock, TimeUp, cut_off
 from netwright.app.compared import write
 from netwright.app.control import CONTROL, control_trial
 from netwright.app.seen import Seen, look
 from netwright.app.timing import time_candidates
 from netwright.app.trials import ORIGINAL, RADIUS, Wanted, original_trial, run_trial, trains, trials_for
-from netwright.core.budget import Budget, Target
+from netwright.core.budget import Budget, Target, within
 from netwright.core.errors import BadInput
 from netwright.core.export import Exported, export
 from netwright.core.fits import signature_for
@@ -31,7 +38,9 @@ from netwright.core.study import Limits, Listener, Row, Study, Trial, best, done
 from netwright.core.task import Task
 
 TRANSFORMING = ("compress", "calibrate", "adapt", "train")
-_GRACE = 180.0  # seconds that a trial may take beyond twice its budget: evaluation and export are not in it
+TRIALS = 0.8  # share of the time that the trials may plan with; the rest is for the original and for timing
+_FAREWELL = 2.0  # seconds kept for the table
+LEAST = 0.5  # seconds of a method's part, at least
 
 
 def compare(
@@ -48,45 +57,78 @@ def compare(
     progress: Listener | None = None,
     runner: str | Runner = "processes",
     seen: Seen | None = None,
+    clock: Clock | None = None,
 ) -> Comparison:
     """Try the methods of a goal on a network, each in a worker process of its own.
 
-    budget: what EACH method may spend. methods: slugs or (slug, settings), default all of the goal.
+    budget: its seconds are the time of the WHOLE comparison, divided among the methods in equal parts (those that do
+    not train are done in moments and leave theirs to the others); what is not done by then is ended, or not tried,
+    and named. Epochs and samples are what EACH method may spend.
+    methods: slugs or (slug, settings), default all of the goal.
     radius: verify only, the L-infinity radius around inputs (default: trials.default_radius).
     path: folder for the study (study.db), report.html and compare.json; the same call goes on there where an earlier
     one stopped. None keeps the study in a temporary folder for as long as the result lives.
     progress: called with a trial's label and its news (core/study.py). runner: 'processes', 'ray' or
     'ray:ADDRESS', or a Runner. Candidates are judged on validation data only; what learns from those
     (calibrate) learns from one half of them and is judged on the other. seen: what is known of these rows
-    (app/seen.py), default: they are looked at, for a network that the user gave.
+    (app/seen.py), default: they are looked at, for a network that the user gave. clock: one that runs already, such as
+    that of a command that has opened the network; default one for the budget's seconds, started now.
     """
+    budget = budget or Budget()
+    clock = clock or Clock(budget.seconds)
     where = open_runner(runner)
-    trials = trials_for(goal, methods, budget, seed)
+    trials = trials_for(goal, methods, None, seed)
     if radius is not None:
         trials = with_radius(trials, goal, radius)
     if goal == "compress" and any(trains(trial) for trial in trials):
         trials.append(control_trial(budget or Budget(), seed))
     where.warm()
-    budget = budget or Budget()
+    known = look(network, task, given=True) if seen is None else seen
+    each = part_of(budget, trials, goal, jobs or where.slots())
+    trials = [dataclasses.replace(trial, budget=each) for trial in trials]
     scratch = tempfile.TemporaryDirectory(prefix="netwright-") if path is None else None
     folder = Path(scratch.name) if scratch is not None else Path(path or ".")
     study = Study(folder / "study.db", question(goal, network, task, budget, seed))
-    limits = limits_for(budget)
+    spare, last = 0.0, None if budget.seconds is None else clock.last - _FAREWELL
     if goal in TRANSFORMING:
-        (original,) = study.run(
-            [original_trial(goal=goal)], run_trial, network, task, limits=limits, runner=where
+        rows = study.run(
+            [original_trial(budget, goal)], run_trial, network, task, limits=Limits(until=last), runner=where
         )
-        if original["status"] != "done":
-            raise BadInput(f"the network cannot be measured on task '{task.name}': {original['reason']}")
+        if not rows or rows[0]["status"] == "timed out":
+            raise BadInput(
+                f"the network could not even be measured within {budget.seconds:g} s; give a larger budget"
+            )
+        if rows[0]["status"] != "done":
+            raise BadInput(f"the network cannot be measured on task '{task.name}': {rows[0]['reason']}")
+        spare = rows[0]["seconds"]
+    until = None
+    if last is not None:
+        timing = 0.1 * clock.left if goal in TRANSFORMING else 0.0
+        until = min(max(clock.end - timing, time.monotonic() + LEAST + spare), last - timing)
+    limits = Limits(until=until, spare=spare, least=LEAST)
     study.run(trials, run_trial, network, task, limits=limits, jobs=jobs, progress=progress, runner=where)
     if goal in TRANSFORMING:
-        time_candidates(study, task)
+        seconds = 2.0 if last is None else min(2.0, 0.2 * (last - time.monotonic()) / len(trials))
+        moment = math.inf if last is None else last
+        left = None if last is None else 0.8 * (last - time.monotonic())
+        with contextlib.suppress(TimeUp), cut_off(moment), within(left):
+            time_candidates(study, task, seconds=seconds)
         hold_beside(study, task)
-    known = look(network, task, given=True) if seen is None else seen
-    comparison = Comparison(goal, study, task, budget, scratch, known)
+    tried = {row["key"] for row in study.rows}
+    late = [trial.label for trial in trials if trial.key not in tried]
+    comparison = Comparison(goal, study, task, budget, scratch, known, late)
     if path is not None:
         write(comparison, folder)
     return comparison
+
+
+def part_of(budget: Budget, trials: Sequence[Trial], goal: str, jobs: int) -> Budget:
+    """What each method may spend of a budget for all. Only those share that will use it."""
+    if budget.seconds is None:
+        return budget
+    training = [t for t in trials if goal not in TRANSFORMING or trains(t)]
+    turns = math.ceil(max(1, len(training)) / jobs)
+    return dataclasses.replace(budget, seconds=max(LEAST, TRIALS * budget.seconds / turns))
 
 
 def with_radius(trials: Sequence[Trial], goal: str, radius: float) -> list[Trial]:
@@ -95,7 +137,7 @@ def with_radius(trials: Sequence[Trial], goal: str, radius: float) -> list[Trial
         raise BadInput(f"a radius is for the goal verify, not for {goal}")
     if not 0 <= radius < math.inf:
         raise BadInput(f"{radius:g} is no radius; give a number of 0 or more")
-    return [replace(trial, settings={**trial.settings, RADIUS: radius}) for trial in trials]
+    return [dataclasses.replace(trial, settings={**trial.settings, RADIUS: radius}) for trial in trials]
 
 
 def open_runner(runner: str | Runner) -> Runner:
@@ -111,16 +153,11 @@ def open_runner(runner: str | Runner) -> Runner:
     raise BadInput(f"no runner named '{runner}'; use processes, ray or ray:ADDRESS")
 
 
-def limits_for(budget: Budget) -> Limits:
-    """A hanging method is ended some time after its budget is over; without a budget in seconds, never."""
-    return Limits(None if budget.seconds is None else 2 * budget.seconds + _GRACE)
-
-
 def question(goal: str, network: nn.Module, task: Task, budget: Budget, seed: int) -> dict[str, str]:
     """What a study is about; it continues only for the same."""
     return {
         "goal": goal, "network": fingerprint(network), "task": task.fingerprint(),
-        "budget": json.dumps(asdict(budget), sort_keys=True), "seed": str(seed),
+        "budget": json.dumps(dataclasses.asdict(budget), sort_keys=True), "seed": str(seed),
     }  # fmt: skip
 
 
@@ -129,10 +166,11 @@ class Comparison:
 
     def __init__(
         self, goal: str, study: Study, task: Task, budget: Budget,
-        scratch: tempfile.TemporaryDirectory[str] | None = None, seen: Seen | None = None,
+        scratch: tempfile.TemporaryDirectory[str] | None = None, seen: Seen | None = None, late: Sequence[str] = (),
     ) -> None:  # fmt: skip
         self.goal, self.study, self.task, self.budget = goal, study, task, budget
         self.seen = seen or Seen()  # warnings about the rows that judge, for people, and their figures
+        self.late = list(late)  # labels of the methods that were not tried, for want of time
         self._scratch = scratch  # the folder lives as long as this does
 
     @property
@@ -190,7 +228,7 @@ class Comparison:
         if self.goal == "compress":
             target = self.budget.target
             if target == Target():
-                target = replace(target, max_drop=0.01)
+                target = dataclasses.replace(target, max_drop=0.01)
             choice = choose(self.rows, original, target, metric, self.examples)
             return choice.row, "" if choice.row is None else choice.why[choice.row["key"]]
         figure = "nll" if self.goal == "calibrate" and "nll" in original else metric
@@ -231,6 +269,7 @@ class Comparison:
             "rows": self.rows,
             "pareto": [row["key"] for row in self.pareto], "best": None if chosen is None else chosen.row["key"],
             "warnings": list(self.seen.warnings), "data": self.seen.figures,
+            "not_tried": self.late,
         }  # fmt: skip
 
     def plot(self) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import time
@@ -12,30 +13,27 @@ from typing import Any
 
 from torch import nn
 
-from netwright.app import evidence, plan, report, verdict
+from netwright.app import evidence, finish, plan, report, verdict
 from netwright.app.beside import hold_beside
-from netwright.app.calibrated import calibrated
 from netwright.app.choose import Choice, choose
-from netwright.app.compare import limits_for, open_runner
+from netwright.app.clock import Clock, TimeUp, cut_off
+from netwright.app.compare import open_runner
 from netwright.app.opening import Subject, describe, open_subject
 from netwright.app.result import Asked, Found, Result, document, shown, trial_rows
 from netwright.app.screen import View
 from netwright.app.timing import time_candidates
-from netwright.app.trials import ORIGINAL, original_trial, run_trial, told_apart
-from netwright.core.budget import Budget, Target, parse_seconds
-from netwright.core.checkpoint import together
-from netwright.core.cost import cost, latency
+from netwright.app.trials import ONNX, ORIGINAL, original_trial, run_trial, told_apart, trains
+from netwright.core.budget import Budget, Target, parse_seconds, within
+from netwright.core.checkpoint import atomic, together
 from netwright.core.errors import BadInput
-from netwright.core.export import Exported, export
-from netwright.core.fits import signature_for
-from netwright.core.metrics import outputs_of_file, score
 from netwright.core.network import fingerprint
 from netwright.core.plural import number_of
 from netwright.core.processes import Runner
-from netwright.core.study import Study, Trial
+from netwright.core.study import Limits, Study, Trial
 from netwright.core.task import Task
 
 Row = dict[str, Any]
+LARGER = "A larger --budget tries more."
 
 
 def improve(
@@ -54,14 +52,14 @@ def improve(
     """`netwright improve` for Python: any module, any Task (such as `Task.from_loaders`).
 
     faster, smaller: factors over the given network, 2 times faster if neither is given; max_drop: how much of the
-    primary metric may be lost (1.0: it does not matter). budget: seconds, or text such as '5m'.
+    primary metric may be lost (1.0: it does not matter). budget: of everything, opening and report included, in
+    seconds, or text such as '5m'; what is the best by then is what comes back.
     """
     target = Target(2.0 if faster is None and smaller is None else faster, smaller, max_drop)
     seconds = parse_seconds(budget) if isinstance(budget, str) else float(budget)
     return run(
-        model, task, target, seconds=seconds, methods=methods,
-        seed=seed, out=Path(out), view=View(quiet),
-    )  # fmt: skip
+        model, task, target, clock=Clock(seconds), methods=methods, seed=seed, out=Path(out), view=View(quiet)
+    )
 
 
 def run(
@@ -69,7 +67,7 @@ def run(
     task: Task | str,
     target: Target,
     *,
-    seconds: float,
+    clock: Clock,
     methods: Sequence[str] | None,
     seed: int,
     out: Path,
@@ -80,16 +78,26 @@ def run(
     ray: str | None = None,
 ) -> Result:
     """The whole story; `improve` and the command line call this."""
-    began = time.monotonic()
+    assert clock.seconds is not None
     check_asked(target)
     plan.methods_for(methods)
-    subject = open_subject(
-        model, task, seed, out, view, task_options=task_options, state=state, trust_pickle=trust_pickle
-    )
     runner = open_runner(f"ray:{ray}" if ray else "processes")
     name = task if isinstance(task, str) else ""
-    asked = Asked(target, seconds, methods, seed, out, name, task_options or {})
-    return _Job(subject, asked, view, runner).go(began)
+    asked = Asked(target, clock.seconds, methods, seed, out, name, task_options or {})
+    with clock.command():
+        runner.warm()  # it loads torch while we open the network
+        with clock.opening():
+            subject = open_subject(
+                model,
+                task,
+                seed,
+                out,
+                view,
+                task_options=task_options,
+                state=state,
+                trust_pickle=trust_pickle,
+            )
+        return _Job(subject, asked, clock, view, runner).go()
 
 
 def check_asked(target: Target) -> None:
@@ -104,29 +112,36 @@ def check_asked(target: Target) -> None:
 class _Job:
     """One improvement: what its steps share."""
 
-    def __init__(self, subject: Subject, asked: Asked, view: View, runner: Runner) -> None:
+    def __init__(self, subject: Subject, asked: Asked, clock: Clock, view: View, runner: Runner) -> None:
         self.subject, self.task, self.network = subject, subject.task, subject.network
         self.asked, self.target, self.out = asked, asked.target, asked.out
-        self.budget = Budget(seconds=asked.seconds, target=asked.target)
+        self.clock, self.budget = clock, Budget(seconds=asked.seconds, target=asked.target)
         self.view, self.runner = view, runner
         self.metric = subject.task.primary
+        self.planned: list[Trial] = []
 
-    def go(self, began: float) -> Result:
+    def go(self) -> Result:
         view = self.view
         view.say(f"Netwright improves a network: {describe(self.subject)}")
         self.subject.warn(view)
         view.say(f"asked: {report.asked(self.target, self.metric)}, within {self.asked.seconds:.0f} s\n")
-        self.runner.warm()
         study = Study(self.out / "study.db", self._question())
-        original, rows = self._try(study)
+        original = self._measure(study)
+        rows = self._try(study, original)
+        original, rows = study.row(original["key"]), [study.row(row["key"]) for row in rows]
         choice = choose(rows, original, self.target, self.metric, len(self.task.val))
+        late = [t.label for t in self.planned if t.key not in {r["key"] for r in rows}]
         if choice.row is None:
-            reasons = "; ".join(f"{r['label']}: {r['reason']}" for r in rows)
-            raise BadInput(f"no method could serve this network ({reasons})")
+            if not late and all(row["status"] != "timed out" for row in rows):
+                reasons = "; ".join(f"{r['label']}: {r['reason']}" for r in rows)
+                raise BadInput(f"no method could serve this network ({reasons})")
+            choice = Choice(original, False, choice.why)
         view.show(evidence.trial_table(rows, choice, self.metric))
+        if late:
+            view.say(f"not tried, for want of time: {', '.join(late)}")
         # a failure from here on leaves no new file beside an older result.json
         with together(self.out, last="result.json") as folder:
-            result = self._finish(study, original, rows, choice, began, folder)
+            result = self._finish(study, original, rows, choice, late, folder)
         self._say(result)
         study.close()
         return result
@@ -134,45 +149,63 @@ class _Job:
     def _question(self) -> dict[str, str]:
         return {
             "job": "improve", "network": fingerprint(self.network), "task": self.task.fingerprint(),
-            "asked": json.dumps(asdict(self.budget), sort_keys=True), "methods": ",".join(self.asked.methods or ()),
+            "asked": json.dumps(asdict(self.target), sort_keys=True), "methods": ",".join(self.asked.methods or ()),
             "seed": str(self.asked.seed),
         }  # fmt: skip
 
-    def _raw_example(self, count: int) -> tuple[Any, ...]:
-        """Inputs as the exported files take them: before normalisation."""
-        return self.task.raw().example(count)
-
-    def _try(self, study: Study) -> tuple[Row, list[Row]]:
-        """Both rounds, each followed by timing, nothing else running then."""
-        (original,) = self._run(study, [original_trial()])
+    def _measure(self, study: Study) -> Row:
+        """The given network's own row, and original.onnx."""
+        until = self.clock.last - plan.REPORT_SECONDS
+        rows = self._run(study, [original_trial(Budget(seconds=self.asked.seconds))], until)
+        if not rows or rows[0]["status"] == "timed out":
+            raise BadInput(
+                f"the network could not even be measured and exported within {self.asked.seconds:g} s; give a "
+                "larger --budget"
+            )
+        (original,) = rows
         if original["status"] != "done":
             raise BadInput(f"the network cannot be measured on task '{self.task.name}': {original['reason']}")
+        if ONNX not in original["files"]:
+            raise BadInput(f"the network cannot be exported: {original['note']}")
         # not before the study is known to be ours: what an earlier run left in the folder stays as it is until then
-        self._export(self.network, self.out / "original.onnx")
-        first = plan.first_round(self.target, self.asked.methods, self.budget, self.asked.seed)
-        with self.view.trials(len(first) + 2):
-            self._run(study, first)
-            self._time(study)
-            original = study.row(original["key"])
-            rows = [study.row(t.key) for t in first]
-            self._show_before(original)
-            second = plan.second_round(rows, original, self.target, self.metric, self.budget, self.asked.seed)
-            second = told_apart([t for t in second if t.key not in {f.key for f in first}], first)
-            self._run(study, second)
-            self._time(study)
-        return study.row(original["key"]), [study.row(t.key) for t in [*first, *second]]
+        with atomic(self.out / "original.onnx") as path:
+            path.write_bytes(study.file(original["key"], ONNX))
+        return original
 
-    def _run(self, study: Study, trials: list[Trial]) -> list[Row]:
+    def _try(self, study: Study, original: Row) -> list[Row]:
+        """Both rounds, each followed by timing, nothing else running then. What does not train comes first and may
+        use some of the grace after the budget; what trains ends in time for the report to be in the budget."""
+        clock, spare, seed = self.clock, original["seconds"], self.asked.seed
+        ready = clock.last - spare - plan.REPORT_SECONDS  # then no time is left to calibrate the winner
+        trained = min(ready, max(clock.end - plan.ending(spare), clock.began + 0.5 * self.asked.seconds))
+        first = plan.first_round(self.target, self.asked.methods, self.budget, seed, spare)
+        quick = [t for t in first if not trains(t)]
+        self.planned = list(first)
+        with self.view.trials(len(first) + 2):
+            rows = self._run(study, quick, ready, spare)
+            share = plan.FIRST / (plan.FIRST + plan.SECOND)
+            until = time.monotonic() + share * max(0.0, trained - time.monotonic())
+            rows += self._run(study, [t for t in first if t not in quick], until, spare)
+            self._time(study, ready, len(rows))
+            original, rows = study.row(original["key"]), [study.row(row["key"]) for row in rows]
+            self._show_before(original)
+            second = plan.second_round(rows, original, self.target, self.metric, self.budget, seed, spare)
+            second = told_apart([t for t in second if t.key not in {f.key for f in first}], first)
+            self.planned += second
+            more = self._run(study, second, trained, spare)
+            self._time(study, ready, len(more))
+        return rows + more
+
+    def _run(self, study: Study, trials: list[Trial], until: float, spare: float = 0.0) -> list[Row]:
         if not trials:
             return []
-        limits = limits_for(trials[0].budget)
         try:
             return study.run(
                 trials,
                 run_trial,
                 self.network,
                 self.task,
-                limits=limits,
+                limits=Limits(until=until, spare=spare),
                 progress=self.view.trial,
                 runner=self.runner,
             )
@@ -182,75 +215,70 @@ class _Job:
                 f"stopped after {done} trials; the same command goes on from here."
             ) from None
 
-    def _time(self, study: Study) -> None:
-        time_candidates(study, self.task, rounds=60, seconds=1.0)
+    def _time(self, study: Study, ready: float, count: int) -> None:
+        """Time what is new; what cannot be timed in time stays without a latency and is not chosen."""
+        seconds = min(1.0, 0.03 * self.asked.seconds / (count + 1))
+        left = ready - time.monotonic()
+        with contextlib.suppress(TimeUp), cut_off(ready), within(0.7 * left):
+            time_candidates(study, self.task, rounds=60, seconds=seconds)
         hold_beside(study, self.task)
 
     def _show_before(self, original: Row) -> None:
-        self.view.say(f"  on {number_of(len(self.task.val), 'validation example')}")
-        self.view.say(verdict.line("before", original, self.metric))
-
-    def _export(self, network: nn.Module, path: Path) -> Exported:
-        """Write a network with what its file takes and gives, under the names that the given one's file uses."""
-        return export(
-            network, self._raw_example(2), path, self.task.front, signature=signature_for(self.network, self.task)
-        )  # fmt: skip
+        if "onnx_latency_ms" in original:
+            self.view.say(f"  on {number_of(len(self.task.val), 'validation example')}")
+            self.view.say(verdict.line("before", original, self.metric))
 
     def _finish(
-        self, study: Study, original: Row, rows: list[Row], choice: Choice, began: float, folder: Path
+        self, study: Study, original: Row, rows: list[Row], choice: Choice, late: list[str], folder: Path
     ) -> Result:
         """Calibrate the winner, use the test data once, export, re-check, report; all files in `folder`."""
         assert choice.row is not None
-        chosen, calibration = calibrated(study.network(choice.row["key"]), self.task)
-        networks = {"before": self.network, "after": chosen}
-        written = [self._export(chosen, folder / name) for name in ("model.onnx", "model.pt2")]
-        files = {"before": self.out / "original.onnx", "after": folder / "model.onnx"}
-        tested = {k: outputs_of_file(path, self.task.raw().test) for k, path in files.items()}
-        before, after = self._figures(networks, files, tested)
+        written = finish.write(study, choice.row, self.network, self.task, folder, self.clock)
+        networks = {"before": self.network, "after": written.network}
+        files = {"before": self.out / "original.onnx", "after": folder / finish.MODEL}
+        tested, notes = finish.tested(files, self.task, self.clock)
+        before, after = finish.figures(networks, files, tested, self.task, self.clock)
         before["validation"], after["validation"] = original[self.metric], choice.row[self.metric]
         change = verdict.changes_of(tested, self.task)
         met, sentence = verdict.judge(
             before, after, self.target, self.metric, change, fresh=not self.subject.may_have_seen
         )
-        found = Found(choice, calibration, networks, tested, change, max(w.max_error for w in written))
+        if choice.row is original:
+            met, sentence = False, f"no candidate was ready in time, so this is the given network. {LARGER}"
+        found = Found(
+            choice,
+            written.calibration,
+            networks,
+            tested,
+            change,
+            written.max_error,
+            (*written.notes, *notes),
+            late,
+        )
         label, trials = choice.row["label"], trial_rows(rows, original, choice, self.metric)
-        result = Result(chosen, self.task, met, sentence, label, before, after, self.out, trials)
+        result = Result(written.network, self.task, met, sentence, label, before, after, self.out, trials)
         result.document = document(result, self.subject, self.asked, found)
-        seconds = time.monotonic() - began
-        report.write(shown(result, self.subject, self.asked, found, seconds), folder / "report.html")
+        report.write(shown(result, self.subject, self.asked, found, self.clock), folder / "report.html")
         text = json.dumps(result.document, indent=1, default=str) + "\n"
         (folder / "result.json").write_text(text, encoding="utf-8")
+        if not (folder / finish.PROGRAM).exists():
+            (self.out / finish.PROGRAM).unlink(
+                missing_ok=True
+            )  # what an earlier run left is of another network
         return result
 
-    def _figures(
-        self, networks: dict[str, nn.Module], files: dict[str, Path], tested: dict[str, Any]
-    ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The figures of result.json for both networks: metrics of the files, latency timed in turn."""
-        onnx = latency(list(files.values()), self._raw_example(1), "onnx", rounds=200, seconds=20)
-        eager = latency(list(networks.values()), self.task.example(1), "torch", rounds=60, seconds=10)
-        figures = []
-        for i, name in enumerate(networks):
-            counted = cost(networks[name], self.task.example(1))
-            figures.append({
-                **score(*tested[name], self.task.kind), "onnx_latency_ms": onnx.median_ms[i],
-                "torch_latency_ms": eager.median_ms[i], "onnx_ratio": onnx.ratio[i], "onnx_spread": onnx.spread[i],
-                "torch_ratio": eager.ratio[i], "torch_spread": eager.spread[i],
-                "bytes": files[name].stat().st_size, "parameters": counted.parameters,
-                "macs": counted.macs, "peak_activation_bytes": counted.peak_activation_bytes,
-            })  # fmt: skip
-        return figures[0], figures[1]
-
     def _say(self, result: Result) -> None:
-        self.view.say(f"  on {number_of(len(self.task.test), 'test example')}")
+        self.view.say(f"  on {number_of(result.document['test_examples'], 'test example')}")
         self.view.say(verdict.line("before", result.before, self.metric))
         calibration = result.document["calibration"].split(":")[0]
         self.view.say(verdict.line("after ", result.after, self.metric, f" ({calibration})") + "\n")
+        for note in result.document["notes"]:
+            self.view.say(note)
         self.view.say(f"{'met' if result.met else 'NOT met'}: {result.sentence}")
         for remark in result.document["remarks"]:
             self.view.say(f"note: {remark}")
-        self.view.say(
-            f"wrote {self.out}/: model.onnx  model.pt2  original.onnx  report.html  result.json  study.db"
-        )
+        names = [finish.MODEL, finish.PROGRAM, "original.onnx", "report.html", "result.json", "study.db"]
+        self.view.say(f"wrote {self.out}/: {'  '.join(n for n in names if (self.out / n).exists())}")
 
 
 __all__ = ["Result", "improve", "run"]

@@ -6,6 +6,7 @@ import dataclasses
 import html
 import inspect
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,13 @@ import torch
 from torch import nn
 
 from netwright.app import report
+from netwright.app.clock import Clock
 from netwright.app.opening import Subject, describe, open_subject
 from netwright.app.screen import View
 from netwright.app.settings import checked
 from netwright.app.trials import default_radius
 from netwright.core import catalogue, progress
-from netwright.core.budget import Budget
+from netwright.core.budget import Budget, within
 from netwright.core.checkpoint import atomic
 from netwright.core.cost import cost
 from netwright.core.errors import BadInput
@@ -27,6 +29,7 @@ from netwright.core.export import export
 from netwright.core.fits import signature_for
 from netwright.core.metrics import evaluate
 from netwright.core.network import as_tuple
+from netwright.core.task import Task
 from netwright.explain.overlay import png
 
 DEFAULTS = {
@@ -36,6 +39,7 @@ DEFAULTS = {
     "calibrate": "temperature-scaling",
 }
 EXPLAINED = 12
+WRITING = 3.0  # times what measuring takes, kept for measuring again and for the files
 
 
 def run(
@@ -43,7 +47,7 @@ def run(
     slug: str | None,
     model: str | None,
     task: str | None,
-    budget: Budget,
+    clock: Clock,
     *,
     settings: dict[str, Any],
     seed: int,
@@ -54,7 +58,8 @@ def run(
     trust_pickle: bool,
     radius: float | None = None,
 ) -> dict[str, Any]:
-    """Build the method from its catalogue row, run it by its contract, show and write what came of it."""
+    """Build the method from its catalogue row, run it by its contract, show and write what came of it; all of it in
+    the time of the clock."""
     method = catalogue.method(slug or default(goal))
     if method.goal != goal:
         raise BadInput(
@@ -68,27 +73,24 @@ def run(
 
         if not needs_no_data(built):
             raise BadInput(f"{method.slug} looks at what the network makes of data: give --task")
-        network = load(model, state=state, trust_pickle=trust_pickle)
-        return show_finding(built(network, None), method, out, view)
-    subject = open_subject(
-        model,
-        task or "digits",
-        seed,
-        out,
-        view,
-        task_options=task_options,
-        state=state,
-        trust_pickle=trust_pickle,
-    )
-    view.say(f"{method.name} on {describe(subject)}")
-    subject.warn(view)
-    seen = {"warnings": list(subject.seen.warnings), "data": subject.seen.figures}
-    if method.contract == "Verifier":
-        return verify(built, method, subject, budget, out, view, radius) | seen
-    if method.contract not in CONTRACTS:
-        raise BadInput(f"{method.slug} is a {method.contract}: use it from Python ({method.path})")
-    with view.working(method.name) as listener, progress.listen(listener):
-        return CONTRACTS[method.contract](built, method, subject, budget, out, view) | seen
+        with clock.command(), within(clock.left):
+            network = load(model, state=state, trust_pickle=trust_pickle)
+            return show_finding(built(network, None), method, out, view)
+    with clock.command():
+        with clock.opening():
+            subject = open_subject(
+                model, task or "digits", seed, out, view,
+                task_options=task_options, state=state, trust_pickle=trust_pickle,
+            )  # fmt: skip
+        view.say(f"{method.name} on {describe(subject)}")
+        subject.warn(view)
+        seen = {"warnings": list(subject.seen.warnings), "data": subject.seen.figures}
+        if method.contract == "Verifier":
+            return verify(built, method, subject, clock, out, view, radius) | seen
+        if method.contract not in CONTRACTS:
+            raise BadInput(f"{method.slug} is a {method.contract}: use it from Python ({method.path})")
+        with view.working(method.name) as listener, progress.listen(listener):
+            return CONTRACTS[method.contract](built, method, subject, clock, out, view) | seen
 
 
 def needs_no_data(analysis: Any) -> bool:
@@ -113,15 +115,19 @@ def build(method: catalogue.Method, settings: dict[str, Any], seed: int) -> Any:
 
 
 def transform(
-    built: Any, method: catalogue.Method, subject: Subject, budget: Budget, out: Path | None, view: View
+    built: Any, method: catalogue.Method, subject: Subject, clock: Clock, out: Path | None, view: View
 ) -> dict[str, Any]:
     """Before and after on validation data; the new network as ONNX and .pt2."""
     task = subject.task
-    after = built(subject.network, task, budget)
-    figures = [
-        {**evaluate(network, task, "val"), **dataclasses.asdict(cost(network, task.example()))}
-        for network in (subject.network, after)
-    ]
+    start = time.monotonic()
+    before = measured(subject.network, task)
+    spare = (
+        WRITING * (time.monotonic() - start) + 0.1 * clock.left
+    )  # to measure, export and prove the new one
+    seconds = max(0.3 * clock.left, clock.left - spare)
+    with within(seconds):
+        after = built(subject.network, task, Budget(seconds=seconds))
+    figures = [before, measured(after, task)]
     rows = [
         {"figure": k, "before": f"{v:.6g}", "after": f"{figures[1][k]:.6g}"} for k, v in figures[0].items()
     ]
@@ -134,13 +140,20 @@ def transform(
     return {"method": method.slug, "before": figures[0], "after": figures[1]}
 
 
+def measured(network: nn.Module, task: Task) -> dict[str, float]:
+    return {**evaluate(network, task, "val"), **dataclasses.asdict(cost(network, task.example()))}
+
+
 def analysis(
-    built: Any, method: catalogue.Method, subject: Subject, budget: Budget, out: Path | None, view: View
+    built: Any, method: catalogue.Method, subject: Subject, clock: Clock, out: Path | None, view: View
 ) -> dict[str, Any]:
+    networks = [subject.network]
     if method.networks > 1:
-        twin = second_network(subject)
-        return show_finding(built(subject.network, twin, subject.task.val), method, out, view)
-    return show_finding(built(subject.network, subject.task.val), method, out, view)
+        with within(clock.left / 2):
+            networks.append(second_network(subject))
+    with within(clock.left):
+        finding = built(*networks, subject.task.val)
+    return show_finding(finding, method, out, view)
 
 
 def second_network(subject: Subject) -> nn.Module:
@@ -167,12 +180,13 @@ def show_finding(finding: Any, method: catalogue.Method, out: Path | None, view:
 
 
 def explain(
-    built: Any, method: catalogue.Method, subject: Subject, budget: Budget, out: Path | None, view: View
+    built: Any, method: catalogue.Method, subject: Subject, clock: Clock, out: Path | None, view: View
 ) -> dict[str, Any]:
     """Heat maps of test pictures with their faithfulness; a gallery where a folder was given."""
     task = subject.task
     inputs, targets = next(iter(task.test.batches(EXPLAINED)))
-    found = built(subject.network, inputs)
+    with within(clock.left):
+        found = built(subject.network, inputs)
     scores = {name: values.mean().item() for name, values in found.scores.items()}
     view.table([{"score": k, "mean over pictures": f"{v:.4f}"} for k, v in scores.items()])
     if out is not None:
@@ -201,7 +215,7 @@ def verify(
     built: Any,
     method: catalogue.Method,
     subject: Subject,
-    budget: Budget,
+    clock: Clock,
     out: Path | None,
     view: View,
     radius: float | None,
@@ -212,7 +226,7 @@ def verify(
     if radius is None:
         radius = default_radius(subject.task)
     with view.working(method.name) as listener, progress.listen(listener):
-        found = certified_accuracy(subject.network, subject.task, radius, built, budget)
+        found = certified_accuracy(subject.network, subject.task, radius, built, Budget(seconds=clock.left))
     row = {
         "within a radius of": f"{radius:.4g}", "right": report.percent(found.clean),
         "right under attack": report.percent(found.attacked),

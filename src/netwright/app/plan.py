@@ -19,8 +19,9 @@ from netwright.core.budget import Budget, Target
 from netwright.core.errors import BadInput
 from netwright.core.study import Trial
 
-FIRST, SECOND = 0.55, 0.33  # shares of the whole budget; the rest is for exports and timing
-LEAST_SECONDS = 6.0  # a trial with less time cannot train anything
+FIRST, SECOND = 0.55, 0.3  # shares of the time for trials; the rest is for timing
+LEAST_SECONDS = 5.0  # a trial with less time cannot train anything
+REPORT_SECONDS = 4.0  # for the last timing, the report and its pictures
 GRID = 0.02  # strengths are rounded, so that a repeated plan names the same trials
 
 # passes that a method may make where it has a field for them: the clock ends it earlier, its schedule squeezed to fit
@@ -30,11 +31,20 @@ PASSES = 40
 STRENGTH = "ratio"
 
 
-def first_round(target: Target, methods: Sequence[str] | None, budget: Budget, seed: int) -> list[Trial]:
+def ending(overhead: float) -> float:
+    """Seconds to be kept for what comes after the trials: the winner is exported twice and evaluated on test data.
+    overhead: what a trial takes beyond its method, the original's evaluation and export."""
+    return 2 * overhead + REPORT_SECONDS
+
+
+def first_round(
+    target: Target, methods: Sequence[str] | None, budget: Budget, seed: int, overhead: float = 0.0
+) -> list[Trial]:
     """One trial per method; those that take a strength get the one that the target calls for, and the most
     promising of them a stronger one as well. Each may spend the same. Methods that do not train spend next to
-    nothing of it, so the budget is divided among the others; a small one tries fewer of them, in their order. One
-    share goes to the control, last, where that leaves at least two to methods.
+    nothing of it: they come first, and the time is divided among the others; a small budget tries fewer of them, in
+    their order. One share goes to the control, last, where that leaves at least two to methods. budget: of the whole
+    command. overhead: seconds that a trial takes beyond its method.
     """
     rows = methods_for(methods)
     ratio = rounded(asked_ratio(target))
@@ -46,13 +56,15 @@ def first_round(target: Target, methods: Sequence[str] | None, budget: Budget, s
     training = [pair for pair in wanted if pair[0].trains]
     seconds, controlled = budget.seconds, bool(training)
     if seconds is not None:
-        room = max(1, int(FIRST * seconds / LEAST_SECONDS))
+        seconds = FIRST * max(0.0, seconds - ending(overhead))
+        room = max(1, int(seconds / (LEAST_SECONDS + overhead)))
         controlled = controlled and room > 2
         training = training[: room - controlled]
-        seconds = FIRST * seconds / max(1, len(training) + controlled)
+        each_one = seconds / max(1, len(training) + controlled) - overhead
+        seconds = max(LEAST_SECONDS, round(each_one, 1))
     each = Budget(seconds=seconds, target=target)
-    wanted = [pair for pair in wanted if pair in training or not pair[0].trains]
-    tried = [trial(row, settings, seed, each) for row, settings in wanted]
+    untrained = [pair for pair in wanted if not pair[0].trains]
+    tried = [trial(row, settings, seed, each) for row, settings in (*untrained, *training)]
     return [*tried, control_trial(each, seed)] if controlled else tried
 
 
@@ -63,6 +75,7 @@ def second_round(
     metric: str,
     budget: Budget,
     seed: int,
+    overhead: float = 0.0,
 ) -> list[Trial]:
     """Two longer trials, of the families that promise most at the strength that should just meet the target.
 
@@ -72,7 +85,8 @@ def second_round(
     able = [r for r in rows if r["status"] == "done" and STRENGTH in r["settings"] and r.get("faster")]
     if not able or budget.seconds is None:
         return []
-    each = Budget(seconds=SECOND * budget.seconds / 2, target=target)
+    seconds = SECOND * max(0.0, budget.seconds - ending(overhead)) / 2 - overhead
+    each = Budget(seconds=max(LEAST_SECONDS, round(seconds, 1)), target=target)
     found = []
     for slug in sorted({r["slug"] for r in able}):
         row = catalogue.method(slug)
@@ -149,7 +163,7 @@ def untried(tried: Sequence[str]) -> list[dict[str, str]]:
     """Methods of compress that were not tried, with the reason."""
     return [
         {"slug": row.slug, "why": "not among the methods that improve tries by default; name it with --methods"
-         if not row.improve else "the budget was too small, or other methods were asked for"}
+         if not row.improve else "no time was left for it (a larger --budget), or other methods were asked for"}
         for row in catalogue.of_goal("compress") if row.slug not in tried
     ]  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from netwright.app import control, evidence, plan, report
 from netwright.app.beside import blow_up, blown_up, note_of
 from netwright.app.choose import Choice
+from netwright.app.clock import Clock, TimeUp, cut_off
 from netwright.app.opening import Subject, describe
 from netwright.app.trials import ORIGINAL
 from netwright.core import catalogue
@@ -71,7 +73,8 @@ class Asked:
 @dataclass(frozen=True)
 class Found:
     """What became of the winner. networks, tested: 'before' and 'after'; tested are the files' outputs and targets.
-    changes: of the metrics on the test examples, with their intervals.
+    changes: of the metrics on the test examples, with their intervals. notes: what was left out for want of time.
+    late: labels of the candidates that were not tried for want of it.
     """
 
     choice: Choice
@@ -80,6 +83,14 @@ class Found:
     tested: dict[str, tuple[Tensor, Tensor]]
     changes: dict[str, Change]
     max_error: float
+    notes: tuple[str, ...] = ()
+    late: Sequence[str] = ()
+
+    @property
+    def said(self) -> list[str]:
+        """Notes for the report."""
+        late = [f"Not tried, for want of time: {', '.join(self.late)}."] if self.late else []
+        return [*late, *(f"{note[0].upper()}{note[1:]}." for note in self.notes)]
 
 
 def trial_rows(rows: Sequence[Row], original: Row, choice: Choice, metric: str) -> list[Row]:
@@ -129,32 +140,38 @@ def document(result: Result, subject: Subject, asked: Asked, found: Found) -> di
         "task_options": dict(asked.task_options), "note": subject.note, "warnings": list(subject.seen.warnings),
         "remarks": [*remarks(result, found), *left_out(result.trials)],
         "data": subject.seen.figures, "export_max_error": found.max_error,
+        "not_tried": list(found.late), "notes": list(found.notes), "test_examples": len(found.tested["before"][1]),
         "signature": signature_for(subject.network, result.task).to_json(),
         "versions": versions(), "machine": machine(), "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }  # fmt: skip
 
 
-def shown(result: Result, subject: Subject, asked: Asked, found: Found, seconds: float) -> report.Evidence:
-    """What the report shows. seconds: how long all of it has taken."""
+def shown(result: Result, subject: Subject, asked: Asked, found: Found, clock: Clock) -> report.Evidence:
+    """What the report shows."""
     row, networks, task = found.choice.row, found.networks, result.task
     assert row is not None
-    maps, maps_line = evidence.heat_maps(networks["before"], networks["after"], task)
-    method = catalogue.method(row["slug"])
+    maps, maps_line = [], ""
+    with contextlib.suppress(TimeUp), cut_off(clock.last - 1):
+        maps, maps_line = evidence.heat_maps(networks["before"], networks["after"], task)
+    chosen = "No candidate was ready in time: this is the given network itself."
+    if row["slug"] != ORIGINAL:
+        method = catalogue.method(row["slug"])
+        chosen = f"{method.name}: {method.summary} Calibration: {found.calibration}. {row.get('note') or ''}"
     return report.Evidence(
         subject=describe(subject), task_line=task.name, target=asked.target, met=result.met,
         sentence=result.sentence, primary=task.primary, before=result.before, after=result.after,
-        changes=found.changes, trials=result.trials, chosen=row["key"],
-        chosen_text=f"{method.name}: {method.summary} Calibration: {found.calibration}. {row.get('note') or ''}",
-        test_count=len(task.test), validation_count=len(task.val),
+        changes=found.changes, trials=result.trials, chosen=row["key"], chosen_text=chosen,
+        test_count=len(found.tested["before"][1]), validation_count=len(task.val),
         signature=signature_for(subject.network, task), versions=versions(), machine=machine(),
-        date=datetime.now(UTC).date().isoformat(), notes=evidence.notes(subject, machine(), left_out(result.trials)),
+        date=datetime.now(UTC).date().isoformat(),
+        notes=[*found.said, *evidence.notes(subject, machine(), left_out(result.trials))],
         warnings=[*subject.seen.warnings, *remarks(result, found)], fresh=not subject.may_have_seen,
         layers=evidence.layers(networks["before"], networks["after"]),
         untried=plan.untried([r["slug"] for r in result.trials]),
         reliability=evidence.reliabilities(found.tested, task), maps=maps, maps_line=maps_line,
         made=[
-            ("seed", str(asked.seed)), ("budget", f"{asked.seconds:.0f} s for the methods"),
-            ("time in all", f"{seconds:.0f} s"),
+            ("seed", str(asked.seed)), ("budget", f"{asked.seconds:.0f} s"),
+            ("time in all", f"{clock.elapsed:.0f} s"),
             ("processor", f"{processor_name()} ({', '.join(instruction_sets()) or 'no known vector sets'})"),
             *versions().items(),
         ],

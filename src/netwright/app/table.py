@@ -162,7 +162,13 @@ def rich_table(comparison: Comparison) -> Any:
         if cells and (note := note_of(row, comparison.original)):
             below.append(Text(f"  {row['label']}: {note}", style="yellow" if row.get("blown_up") else "dim"))
     below += [Text(f"  {line}", style="dim") for line in footnotes(comparison)]
+    if comparison.late:
+        below.append(Text(f"  {untried(comparison)}", style="yellow"))
     return Group(table, *below)
+
+
+def untried(comparison: Comparison) -> str:
+    return f"not tried, for want of time: {', '.join(comparison.late)}"
 
 
 def html(comparison: Comparison) -> str:
@@ -181,6 +187,8 @@ def html(comparison: Comparison) -> str:
         parts.append(f"<tr>{label}{rest}</tr>")
     parts.append("</table>")
     parts += [f"<p>{escape(line)}</p>" for line in (*notes(comparison), *footnotes(comparison))]
+    if comparison.late:
+        parts.append(f"<p>{escape(untried(comparison))}</p>")
     if comparison.pareto:
         x, y = axis_titles(comparison)
         parts.append(scatter(series(comparison), x, y))

@@ -49,7 +49,8 @@ def _time(
     runtime = "ONNX Runtime" if backend == "onnx" else "PyTorch"
     progress.step(0, 1, f"timing {len(left) + 1} networks in {runtime}")
     candidates = [open_(row) for row in (original, *left)]
-    measured = latency(candidates, task.example(), backend, rounds=rounds, seconds=seconds * len(candidates))
+    example = task.raw().example() if backend == "onnx" else task.example()
+    measured = latency(candidates, example, backend, rounds=rounds, seconds=seconds * len(candidates))
     reference = original.get(figure, measured.median_ms[0])
     for place, row in enumerate((original, *left)):
         if figure not in row:

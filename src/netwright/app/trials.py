@@ -8,6 +8,7 @@ import json
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,14 @@ from torch import nn
 
 from netwright.app.control import CONTROL, trained_on
 from netwright.core import catalogue
-from netwright.core.budget import Budget
+from netwright.core.budget import Budget, within
 from netwright.core.cost import cost
 from netwright.core.errors import BadInput, CannotWrite, NetwrightError, NotApplicable
 from netwright.core.export import export
+from netwright.core.fits import signature_for
 from netwright.core.metrics import outputs_of, score
 from netwright.core.paired import judged, r2_error
+from netwright.core.signature import Signature
 from netwright.core.study import Outcome, Trial
 from netwright.core.task import Task
 
@@ -105,30 +108,31 @@ def run_transform_trial(
     """Run a Transform; keep the candidate and its ONNX file; measure it on validation data.
 
     Methods of the goal calibrate learn from validation data: they get one half and are measured on the other.
-    figures: the task's metrics, and r2_error, the standard error of R2; parameters, macs, peak_activation_bytes;
-    bytes (of the ONNX file, of the state where there is none); method_seconds (the method alone). Latency is measured
-    later, when nothing else runs.
+    figures: the task's metrics, on so many `examples`, and r2_error, the standard error of R2; parameters, macs,
+    peak_activation_bytes; bytes and export_max_error of the ONNX file; method_seconds (the method alone). Latency is
+    measured later, when nothing else runs.
     """
     learn, judge = task, task
     if _goal(trial) == "calibrate":
         learn, judge = halves(task)
     start = time.monotonic()
-    candidate = _candidate(trial, network, learn, budget or trial.budget)
+    with at_most(trial):
+        candidate = _candidate(trial, network, learn, budget or trial.budget)
     figures = {"method_seconds": time.monotonic() - start}
     outputs, targets = outputs_of(candidate, judge.val)
-    figures |= score(outputs, targets, task.kind)
+    figures |= score(outputs, targets, task.kind) | {"examples": float(len(targets))}
     each = judged(outputs, targets, task.kind)
     if task.kind == "regression":
         figures["r2_error"] = r2_error(each)
     counted = cost(candidate, task.example())
     figures |= {name: float(value) for name, value in dataclasses.asdict(counted).items()}
     try:
-        content = onnx_bytes(candidate, task)
+        content, error = onnx_file(candidate, task, signature_for(network, task))
     except CannotWrite:
         raise  # the disk, not the candidate
-    except NetwrightError as error:
-        return Outcome(figures, candidate, {JUDGED: _npy(each)}, f"no ONNX file: {error}")
-    figures["bytes"] = float(len(content))
+    except NetwrightError as reason:
+        return Outcome(figures, candidate, {JUDGED: _npy(each)}, f"no ONNX file: {reason}")
+    figures |= {"bytes": float(len(content)), "export_max_error": error}
     return Outcome(figures, candidate, {ONNX: content, JUDGED: _npy(each)})
 
 
@@ -151,6 +155,12 @@ def trains(trial: Trial) -> bool:
     return trial.slug == CONTROL or (trial.slug != ORIGINAL and catalogue.method(trial.slug).trains)
 
 
+def at_most(trial: Trial) -> AbstractContextManager[None]:
+    """The time that a trial's method has: what its budget says and its study has left."""
+    limits = [s for s in (trial.budget.seconds, trial.allowed) if s is not None]
+    return within(min(limits, default=None))
+
+
 def _goal(trial: Trial) -> str:
     if trial.slug in (ORIGINAL, CONTROL):
         return trial.settings.get("goal", "")
@@ -166,19 +176,21 @@ def halves(task: Task) -> tuple[Task, Task]:
     return first, second
 
 
-def onnx_bytes(network: nn.Module, task: Task) -> bytes:
-    """The network's export as it takes the task's batches, already normalised."""
+def onnx_file(network: nn.Module, task: Task, signature: Signature | None = None) -> tuple[bytes, float]:
+    """The network's export, which takes the data as they are (the task's normalisation in front), and how far its
+    outputs are from the network's."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / ONNX
-        export(network, task.example(2), path)
-        return path.read_bytes()
+        written = export(network, task.raw().example(2), path, task.front, signature=signature)
+        return path.read_bytes(), written.max_error
 
 
 def run_analysis_trial(trial: Trial, network: nn.Module, task: Task) -> Outcome:
     """Run an Analysis on the validation data; keep what it found."""
     if catalogue.method(trial.slug).networks > 1:
         raise NotApplicable("it compares two networks, and one was given")
-    finding = built(trial)(network, task.val)
+    with at_most(trial):
+        finding = built(trial)(network, task.val)
     content = json.dumps(finding.to_json()).encode()
     return Outcome(finding.figures, files={FINDING: content}, note=finding.sentence)
 
@@ -196,7 +208,8 @@ def run_explainer_trial(trial: Trial, network: nn.Module, task: Task) -> Outcome
     inputs = task.example(EXPLAINED)
     given = inputs if len(inputs) > 1 else inputs[0]
     start = time.monotonic()
-    explanation = explainer(network, given)
+    with at_most(trial):
+        explanation = explainer(network, given)
     count = len(inputs[0])
     figures = {"seconds_per_example": (time.monotonic() - start) / count}
     for name, values in explanation.scores.items():
@@ -218,7 +231,10 @@ def run_verifier_trial(trial: Trial, network: nn.Module, task: Task) -> Outcome:
     settings = dict(trial.settings)
     radius = settings.pop(RADIUS, default_radius(task))
     verifier = built(dataclasses.replace(trial, settings=settings))
-    found = certified_accuracy(network, task, radius, verifier, trial.budget, examples=VERIFIED, role="val")
+    with at_most(trial):
+        found = certified_accuracy(
+            network, task, radius, verifier, trial.budget, examples=VERIFIED, role="val"
+        )
     figures = {"clean": found.clean, "attacked": found.attacked, "radius": radius}
     return Outcome(figures if found.certified is None else figures | {"certified": found.certified})
 

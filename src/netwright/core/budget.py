@@ -1,13 +1,25 @@
-"""What a method may spend, and the target it is asked to reach. Everyone in a comparison gets the same."""
+"""What a method may spend, and the target it is asked to reach. Everyone in a comparison gets the same.
+
+Work that takes no budget (an analysis, an evaluation) asks the time that is set around it:
+
+    with within(seconds):
+        analysis(network, data)      # its loops ask time_left()
+"""
 
 from __future__ import annotations
 
+import math
 import re
 import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
-from netwright.core.errors import BadInput
+from netwright.core.errors import BadInput, OutOfTime
 
+T = TypeVar("T")
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
 
@@ -61,13 +73,51 @@ class Budget:
         )
 
 
+_end: ContextVar[float] = ContextVar("netwright_end", default=math.inf)  # on the clock of time.monotonic
+
+
+@contextmanager
+def within(seconds: float | None) -> Iterator[None]:
+    """What runs inside the block is to be over in so many seconds, or sooner where a block around it says so.
+    None sets nothing. Nothing is cut off: loops ask `time_left` and end with what they have."""
+    end = math.inf if seconds is None else time.monotonic() + seconds
+    token = _end.set(min(end, _end.get()))
+    try:
+        yield
+    finally:
+        _end.reset(token)
+
+
+def time_left() -> float:
+    """Seconds left of the time set around us, negative when it is over; infinite where nobody has set any."""
+    end = _end.get()
+    return end if end == math.inf else end - time.monotonic()
+
+
+def check_time(what: str) -> None:
+    """OutOfTime, which is a NotApplicable, when the time set around us is over: for work of which a part is worth
+    nothing. what: the beginning of a sentence, such as 'tracing the network'."""
+    if time_left() <= 0:
+        raise OutOfTime(f"{what} needs more time than its budget leaves; give a larger one")
+
+
+def in_time(things: Iterable[T]) -> Iterator[T]:
+    """The things, the first one at least, until the time set around us is over."""
+    for thing in things:
+        yield thing
+        if time_left() <= 0:
+            return
+
+
 class Meter:
-    """A budget being spent."""
+    """A budget being spent. seconds: what it may take in all, the time set around it (`within`) counted; infinite
+    where neither sets a limit."""
 
     def __init__(self, budget: Budget) -> None:
         self.budget = budget
         self.samples = 0
         self.epochs = 0.0
+        self.seconds = min(math.inf if budget.seconds is None else budget.seconds, max(0.0, time_left()))
         self._start = time.monotonic()
 
     def spend(self, samples: int = 0, epochs: float = 0.0) -> None:
@@ -83,7 +133,7 @@ class Meter:
     def exhausted(self) -> bool:
         b = self.budget
         return (
-            (b.seconds is not None and self.elapsed >= b.seconds)
+            self.elapsed >= self.seconds
             or (b.epochs is not None and self.epochs >= b.epochs - 1e-9)
             or (b.samples is not None and self.samples >= b.samples)
         )
@@ -93,7 +143,7 @@ class Meter:
         b = self.budget
         return replace(
             b,
-            seconds=None if b.seconds is None else max(0.0, b.seconds - self.elapsed),
+            seconds=None if self.seconds == math.inf else max(0.0, self.seconds - self.elapsed),
             epochs=None if b.epochs is None else max(0.0, b.epochs - self.epochs),
             samples=None if b.samples is None else max(0, b.samples - self.samples),
         )

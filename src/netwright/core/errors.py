@@ -26,6 +26,10 @@ class NotApplicable(NetwrightError):
     """This method cannot serve this network or task, and says why. A study shows it as such."""
 
 
+class OutOfTime(NotApplicable):
+    """The budget was too small for a first result."""
+
+
 class UnsupportedOperator(NotApplicable):
     """A network uses an operator that a table of ours does not know."""
 

@@ -173,9 +173,9 @@ class _Run:
 
     def _done(self) -> float:
         """The fraction of the run that is over: by steps, or by seconds where those will run out first."""
-        step, seconds = self.state.step, self.meter.budget.seconds
+        step, seconds = self.state.step, self.meter.seconds
         by_steps = step / self.steps
-        if seconds is None or step < 10:
+        if seconds == math.inf or step < 10:
             return by_steps
         spent = self.meter.elapsed - self.began
         allowed = seconds - self.began

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from netwright.core.budget import in_time
 from netwright.core.errors import BadInput
 from netwright.core.latency import onnx_feed, onnx_session
 from netwright.core.network import as_tuple, call, device_of, evaluating, move
@@ -24,11 +25,12 @@ Binning = Literal["width", "mass"]
 
 
 def outputs_of(network: nn.Module, split: Split, batch_size: int = 256) -> tuple[Tensor, Tensor]:
-    """The network's outputs (N, O) and the targets, on the CPU, in evaluation mode without gradients."""
+    """The network's outputs (N, O) and the targets, on the CPU, in evaluation mode without gradients; of fewer
+    examples, a batch at least, where the time set around it (core/budget.py) is over."""
     device = device_of(network)
     outputs, targets = [], []
     with evaluating(network), torch.no_grad():
-        for x, y in split.batches(batch_size):
+        for x, y in in_time(split.batches(batch_size)):
             result = call(network, move(x, device))
             if not isinstance(result, Tensor):
                 raise BadInput(

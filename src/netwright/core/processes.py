@@ -30,8 +30,11 @@ from netwright.core.progress import Progress
 from netwright.core.trial import Ended, Event, Limits, Trial
 from netwright.core.worker import serve
 
-# torch.optim and torch.export both need dynamo, which takes a second to import
-_PRELOAD = ["torch", "torch._dynamo", "netwright.core.worker", "netwright.core.fit"]
+# torch.optim and torch.export both need dynamo, and an export more, each of which takes a second to import
+_PRELOAD = [
+    "torch", "torch._dynamo", "netwright.core.worker", "netwright.core.fit", "netwright.core.export",
+    "torch.onnx._internal.exporter._core", "onnxscript.rewriter.onnx_fusions", "onnxscript.version_converter",
+]  # fmt: skip
 _LOOK = 0.1  # seconds between two looks at limits
 _FAREWELL = 1.0  # seconds that a worker which has said its last may take to tidy up
 _COUNT_CHILDREN = 0.5  # seconds between two searches for children, which read the whole process table
@@ -158,8 +161,9 @@ class _Running:
     def _beyond(self, worker: _Worker) -> Ended | None:
         elapsed = time.monotonic() - worker.began
         worker.memory = max(worker.memory, used := _used(worker, self.memory))
-        if self.seconds is not None and elapsed > self.seconds:
-            reason = f"not done after {self.seconds:.3g} s (the limit)"
+        limit = min((s for s in (self.seconds, worker.trial.limit) if s is not None), default=None)
+        if limit is not None and elapsed > limit:
+            reason = f"not done after {limit:.3g} s (the limit)"
             return Ended("timed out", reason, seconds=elapsed, traceback=_tail(worker.log))
         if used > self.memory:
             reason = f"used {used / 1e9:.2g} GB (limit {self.memory / 1e9:.2g} GB)"

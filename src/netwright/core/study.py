@@ -57,7 +57,8 @@ class Study:
         progress: Listener | None = None,
         runner: Runner | None = None,
     ) -> list[Row]:
-        """Run the trials that have no row yet; return the rows of all of them, in their order.
+        """Run the trials that have no row yet; return the rows of all of them, in their order (without those for
+        which `limits.until` left no time).
 
         shared: handed to every trial; written once to a file that the workers map, so that it takes memory
         once, and copied on write, so that no trial can spoil it for the others.
@@ -81,9 +82,9 @@ class Study:
                     self._parcel(function, shared) as parcel,
                     runner.session(parcel, limits, jobs) as session,
                 ):
-                    _Run(self, session, len(trials), jobs, progress).go(left)
+                    _Run(self, session, limits, len(trials), jobs, progress).go(left)
         by_key = {row["key"]: row for row in self.rows}
-        return [by_key[trial.key] for trial in trials]
+        return [by_key[trial.key] for trial in trials if trial.key in by_key]
 
     @property
     def rows(self) -> list[Row]:
@@ -184,9 +185,10 @@ class _Run:
     """One go at the trials that are left."""
 
     def __init__(
-        self, study: Study, session: Session, total: int, jobs: int, listener: Listener | None
+        self, study: Study, session: Session, limits: Limits, total: int, jobs: int, listener: Listener | None
     ) -> None:
-        self.study, self.session, self.total, self.jobs, self.listener = study, session, total, jobs, listener
+        self.study, self.session, self.limits, self.listener = study, session, limits, listener
+        self.total, self.jobs = total, jobs
         self.running: dict[str, Trial] = {}
         self.shares: dict[str, float] = {}
 
@@ -195,7 +197,13 @@ class _Run:
         left = list(left)
         while left or self.running:
             while left and len(self.running) < self.jobs:
-                self._start(*left.pop(0))
+                paced = self.limits.paced(left[0][1], len(left), self.jobs)
+                if paced is None:  # no time is left
+                    left.clear()
+                    break
+                self._start(left.pop(0)[0], paced)
+            if not self.running:
+                return
             for key, event in self.session.events():
                 if isinstance(event, Ended):
                     finished += 1

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from netwright.core.budget import in_time
 from netwright.core.errors import UnknownName
 from netwright.core.network import call, device_of, evaluating, move
 from netwright.core.split import Split
@@ -148,11 +149,12 @@ def stream(
 ) -> Iterator[dict[str, Tensor]]:
     """Pass a split through the network; per batch, the activations at each place that ran.
 
-    Holds one batch at a time: reduce before the next. Evaluation mode, no gradients.
+    Holds one batch at a time: reduce before the next. Evaluation mode, no gradients. Ends early, after one batch at
+    least, when the time set around it (core/budget.py) is over.
     """
     device = device_of(network)
     with evaluating(network), torch.no_grad(), Taps(network, where) as taps:
-        for inputs, _ in split.batches(batch_size):
+        for inputs, _ in in_time(split.batches(batch_size)):
             taps.clear()
             call(network, move(inputs, device))
             yield {name: taps[name] for name in where if name in taps}

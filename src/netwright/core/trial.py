@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
@@ -14,6 +16,8 @@ from torch import nn
 from netwright.core.budget import Budget
 from netwright.core.errors import BadInput
 from netwright.core.progress import Progress
+
+_TARDY = 4.0  # seconds that any trial may be late before it is ended, if there are so many
 
 # 'not stored' is the disk's fault, not the trial's: it ends the study and leaves no row, so that it is tried again
 Status = Literal["running", "done", "failed", "not applicable", "timed out", "out of memory", "not stored"]
@@ -25,6 +29,8 @@ class Trial:
 
     slug: what is tried (a method's slug, for the studies of the command line).
     settings: JSON-able; with slug, seed and budget they make the key. label: for people, not part of the key.
+    allowed, limit: set by a study that has an end (`Limits.until`), not part of the key either: seconds that are
+    left for the trial's method, and after which the trial is ended.
     """
 
     slug: str
@@ -32,6 +38,8 @@ class Trial:
     seed: int = 0
     budget: Budget = field(default_factory=Budget)
     label: str = ""
+    allowed: float | None = field(default=None, compare=False, repr=False)
+    limit: float | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if not self.label:
@@ -75,10 +83,30 @@ class Limits:
 
     memory None: an equal share, among the trials that run at once, of 80 % of what the machine (or its
     container) has free when the study starts.
+    until: on the clock of time.monotonic, when the last trial is to be over. Trials then share what is left in equal
+    parts as they start; those for which nothing is left are not started and leave no row. spare: seconds of a trial
+    beyond its method's (evaluation, export). least: seconds below which a method is not worth a start.
     """
 
     seconds: float | None = None
     memory: int | None = None
+    until: float | None = None
+    spare: float = 0.0
+    least: float = 1.0
+
+    def paced(self, trial: Trial, waiting: int, jobs: int) -> Trial | None:
+        """The trial with its share of the time that is left for it and the others that wait; None: it has none."""
+        if self.until is None:
+            return trial
+        left = self.until - time.monotonic()
+        fit = int(left / (self.spare + self.least)) * jobs
+        if fit < 1:
+            return None
+        share = left / math.ceil(min(waiting, fit) / jobs)
+        own = math.inf if trial.budget.seconds is None else trial.budget.seconds
+        allowed = min(own, share - self.spare)
+        limit = min(left, 1.25 * allowed + 3 * self.spare + _TARDY)
+        return replace(trial, allowed=allowed, limit=limit)
 
 
 class Ended(NamedTuple):

@@ -41,7 +41,10 @@ def serve(pipe: Connection, parcel: Path, trial: Trial, folder: Path, log: Path,
     parcel: file with (function, shared). folder: where the network and the files of the outcome are left.
     """
     _lead_a_group(pipe)
-    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    except FileNotFoundError:  # the study was over before we had started
+        return
     os.dup2(output, 1)
     os.dup2(output, 2)
     faulthandler.enable()  # a segmentation fault leaves its traceback in the log

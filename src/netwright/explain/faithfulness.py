@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from scipy.stats import rankdata
 from torch import Tensor, nn
 
+from netwright.core.budget import time_left
 from netwright.core.contracts import Explainer
 from netwright.core.network import Inputs, as_tuple, call, clone, evaluating
 from netwright.explain.cam import on_device, picture_index, scores_of
@@ -24,7 +25,8 @@ def deletion_insertion(
     Deletion: the target's probability while pixels are set to 0 (the mean colour of a normalised picture), the
     most important first: low is good. Insertion: while they are put back into a blurred picture: high is good.
     attribution: (B, H, W). `steps` equal steps, 2 * (steps + 1) forward passes. Probabilities are the softmax
-    over the outputs. Empty for networks without a picture among the inputs or with one output only.
+    over the outputs. Empty for networks without a picture among the inputs or with one output only, and
+    where the time set around it (core/budget.py) is over before the curves are whole.
     """
     tensors = as_tuple(on_device(network, inputs))
     index = picture_index(tensors)
@@ -40,6 +42,8 @@ def deletion_insertion(
     curves: dict[str, list[Tensor]] = {name: [] for name in area}
     with evaluating(network), torch.no_grad():
         for i in range(steps + 1):
+            if time_left() <= 0:
+                return {}
             taken = rank < round(i / steps * order.shape[1])
             for name, background in area.items():
                 seen = ~taken if name == "deletion" else taken

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from netwright.core.budget import in_time
 from netwright.core.contracts import Explanation
 from netwright.core.errors import BadInput, NotApplicable
 from netwright.core.network import Inputs, as_tuple
@@ -73,7 +74,7 @@ class SmoothGradCamPlusPlus:
                 "Smooth Grad-CAM++ adds noise to the input; this network has no floating input"
             )
         generator = torch.Generator().manual_seed(self.seed)
-        for _ in range(self.samples):
+        for _ in in_time(range(self.samples)):
             # drawn on the CPU, so that every device sees the same noise
             noise = torch.randn(tensors[index].shape, generator=generator).to(tensors[index])
             copy = tensors[index] + self.sigma * noise

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from netwright.core import progress
+from netwright.core.budget import in_time
 from netwright.core.errors import BadInput, NotApplicable
 from netwright.core.network import as_tuple, call, device_of, evaluating, move
 from netwright.core.plural import number_of
@@ -105,7 +106,7 @@ def _pass(
         count += len(side)
     estimate.start(count)
     seen = 0
-    for inputs, _ in data.batches(batch_size, shuffle=True, seed=seed):
+    for inputs, _ in in_time(data.batches(batch_size, shuffle=True, seed=seed)):
         ran = 0
         for network, places in zip(networks, index, strict=True):
             runs: dict[str, int] = defaultdict(int)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from netwright.core import progress
+from netwright.core.budget import in_time
 from netwright.core.errors import BadInput, NotApplicable
 from netwright.core.network import as_tuple, call, device_of, evaluating, move
 from netwright.core.split import Split, first, take
@@ -70,13 +71,13 @@ class ConvergentLearning:
         found = self._layers(networks, data)
         records = self._record(networks, found, data)
         rows, details = [], {}
-        for done, (layer, record) in enumerate(zip(found, records, strict=True)):
+        for done, (layer, record) in enumerate(in_time(list(zip(found, records, strict=True)))):
             progress.step(done, len(found), f"aligning {layer.name}")
             for i, j in combinations(range(len(networks)), 2):
                 row, detail = self._align(record, layer.width, i, j)
                 rows.append({"layer": layer.name, "first": i, "second": j, "units": layer.width, **row})
                 details[f"{layer.name}: {i} and {j}"] = detail
-        return _found(rows, details, len(data))
+        return _found(rows, details, records[0].examples)
 
     def _layers(self, networks: Sequence[nn.Module], data: Split) -> list[Layer]:
         example = first(data, 2)
@@ -94,7 +95,7 @@ class ConvergentLearning:
             _Record(layer.width * len(networks), self.points / len(data), self.seed) for layer in found
         ]
         seen = 0
-        for inputs, _ in data.batches(self.batch_size):
+        for inputs, _ in in_time(data.batches(self.batch_size)):
             parts: list[list[Tensor]] = [[] for _ in found]
             for network in networks:
                 runs: dict[str, int] = defaultdict(int)
@@ -171,9 +172,11 @@ class _Record:
         self.moments = Moments(self.width, self.width)
         self.random = torch.Generator().manual_seed(self.seed)
         self.owed = 0.0
+        self.examples = 0
 
     def see(self, rows: Tensor, examples: int) -> None:
         self.moments.see(rows)
+        self.examples += examples
         self.owed += self.rate * examples
         take_ = min(int(self.owed), rows.shape[0])
         self.owed -= int(self.owed)

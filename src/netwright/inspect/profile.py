@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from netwright.core import progress
+from netwright.core.budget import in_time, time_left
 from netwright.core.cost import macs
 from netwright.core.errors import NotApplicable
 from netwright.core.network import as_tuple, call, device_of, evaluating, move, parameter_count
@@ -55,7 +56,7 @@ class Profile:
         data = data if self.samples is None else take(data, self.samples, self.seed)
         found = layers(network, first(data, 2))
         costs = _macs(network, data)
-        moments = self._moments(network, found, data)
+        moments, examples = self._moments(network, found, data)
         table = []
         for layer, seen in zip(found, moments, strict=True):
             row = rows.get(layer.place, {}) if layer.run == 0 else {}
@@ -64,7 +65,7 @@ class Profile:
                 {
                     "layer": layer.name, "kind": kind, "shape": list(layer.shape),
                     "macs": costs.get((layer.place, layer.run), 0),
-                    **row, **seen.figures(self.duplicate),
+                    **row, **(seen.figures(self.duplicate) if time_left() > 0 or not table else {}),
                 }
             )  # fmt: skip
         ran = {layer.place for layer in found}
@@ -73,15 +74,15 @@ class Profile:
         total = {
             "parameters": float(parameter_count(network)),
             "macs": float(macs(network, move(example, device_of(network)))),
-            "examples": float(len(data)),
+            "examples": float(examples),
         }
         return _found(table, total)
 
-    def _moments(self, network: nn.Module, found: list[Layer], data: Split) -> list[Moments]:
+    def _moments(self, network: nn.Module, found: list[Layer], data: Split) -> tuple[list[Moments], int]:
         index = {(layer.place, layer.run): i for i, layer in enumerate(found)}
         moments = [Moments(layer.width, WIDEST, self.seed) for layer in found]
         seen = 0
-        for inputs, _ in data.batches(self.batch_size):
+        for inputs, _ in in_time(data.batches(self.batch_size)):
             runs: dict[str, int] = defaultdict(int)
 
             def observe(place: str, value: Tensor, runs: dict[str, int] = runs) -> None:
@@ -95,7 +96,7 @@ class Profile:
                 call(network, move(inputs, device_of(network)))
             seen += as_tuple(inputs)[0].shape[0]
             progress.step(seen, len(data), "profile")
-        return moments
+        return moments, seen
 
 
 def _weighted(network: nn.Module) -> list[tuple[str, nn.Module]]:

@@ -6,7 +6,9 @@ Efficient Neural Network Robustness Certification with General Activation Functi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,15 +16,16 @@ import torch
 from torch import Tensor, nn
 
 from netwright.core import progress
-from netwright.core.budget import Budget, Meter
+from netwright.core.budget import Budget, Meter, within
 from netwright.core.contracts import Answer, Box, Verdict, Verifier
-from netwright.core.errors import BadInput, NotApplicable
+from netwright.core.errors import BadInput, NotApplicable, OutOfTime
 from netwright.core.network import device_of, evaluating
 from netwright.core.task import Task
 from netwright.verify.bounds import Interval, Program, crown_bounds, interval_bounds, lowest, read, tightest
 from netwright.verify.boxes import box_around, check
 from netwright.verify.pgd import PGD
 
+ATTACK = 0.4  # share of the time that may go by before bounds are computed
 Method = Literal["crown", "crown-ibp", "interval"]
 
 
@@ -37,7 +40,8 @@ class Certify:
 
     Serves networks of one input and (B, classes) outputs made of the operators in bounds/operators.py; another
     operator raises UnsupportedOperator, which names it. Only examples that withstand the attack are bounded; the
-    margin of the others is -inf. What a budget leaves untouched is 'unknown'.
+    margin of the others is -inf. What a budget leaves untouched is 'unknown': the attack may use ATTACK of it, bounds
+    that are not done in time are given up, and of a network with slow bounds fewer are computed together.
 
     Bounds hold for the network as real arithmetic computes it with the given weights: they are computed in float64
     and widened by 16 units in the last place of what they sum up, not by directed rounding, and 'holds' needs a
@@ -59,12 +63,13 @@ class Certify:
             check(network, box)
             program = read(network, box.lower[:1], torch.float64)
         attack = PGD(self.pgd_steps, self.restarts, seed=self.seed)
-        worst, seen = attack.attack(network, box, meter.left())
+        worst, seen = attack.attack(network, box, meter.left().part(ATTACK))
         margin = torch.full((len(box.label),), -torch.inf, dtype=torch.float64)
         standing = torch.nonzero(seen >= 0)[:, 0]
-        for some in self._batches(standing, meter):
-            part = Box(box.lower[some], box.upper[some], box.label[some])
-            margin[some] = margin_bound(program, part, self.bound).min(1).values.cpu()
+        with suppress(OutOfTime), within(meter.left().seconds):
+            for some in self._batches(standing, meter):
+                part = Box(box.lower[some], box.upper[some], box.label[some])
+                margin[some] = margin_bound(program, part, self.bound).min(1).values.cpu()
         answers: list[Answer] = [
             "violated" if s < 0 else "holds" if sure else "unknown"
             for s, sure in zip(seen.tolist(), proves(margin).tolist(), strict=True)
@@ -72,11 +77,18 @@ class Certify:
         return Verdict(answers, margin, worst)
 
     def _batches(self, standing: Tensor, meter: Meter) -> Iterator[Tensor]:
-        for first in range(0, len(standing), self.batch_size):
-            if meter.exhausted:
-                return
-            yield standing[first : first + self.batch_size]
-            progress.step(min(first + self.batch_size, len(standing)), len(standing), "bounding")
+        """Where the time is limited one example comes first: it tells how many may be bounded together, so that the
+        next look at the clock comes soon."""
+        first, size = 0, self.batch_size if meter.seconds == math.inf else 1
+        while first < len(standing) and not meter.exhausted:
+            began = meter.elapsed
+            yield standing[first : first + size]
+            each = (meter.elapsed - began) / size
+            first += size
+            progress.step(min(first, len(standing)), len(standing), "bounding")
+            if meter.seconds != math.inf:
+                soon = (meter.seconds - meter.elapsed) / 4
+                size = max(1, min(self.batch_size, int(soon / max(each, 1e-9))))
 
 
 def margin_bound(program: Program, box: Box, bound: Method = "crown") -> Tensor:
@@ -101,6 +113,9 @@ def margin_rows(label: Tensor, classes: int, dtype: torch.dtype) -> Tensor:
     rows = eye[label][:, None] - eye[None]
     others = eye[label] == 0
     return rows[others].reshape(len(label), classes - 1, classes)
+
+
+_AT_ONCE = 16  # examples classified between two looks at the clock
 
 
 @dataclass(frozen=True)
@@ -133,18 +148,26 @@ def certified_accuracy(
 
     radius: in units of the scaled image (8/255: eight grey levels) where the task normalises, else of the input.
     clip: the valid range in the same units; 'auto' is (0, 1) for images that a task normalises, else none.
-    verifier: default Certify(). An example that is misclassified already is neither attacked nor certified.
+    verifier: default Certify(). budget: of all of it; where classifying the examples takes a fifth of it, those that
+    are done by then are the examples. One that is misclassified already is neither attacked nor certified.
     """
     if task.kind != "classification":
         raise NotApplicable(f"certified accuracy is for classification; task '{task.name}' is {task.kind}")
     if clip == "auto":
         clip = (0.0, 1.0) if task.meaning == "image" and task.normalise is not None else None
-    inputs, labels = next(iter(getattr(task, role).batches(examples)))
-    if isinstance(inputs, tuple):
-        raise NotApplicable("certified accuracy is for networks of one input")
-    inputs, labels = inputs[:examples], labels[:examples]
+    meter = (budget or Budget()).start()
+    parts: list[tuple[Tensor, Tensor, Tensor]] = []
+    left = examples
     with evaluating(network), torch.no_grad():
-        outputs = network(inputs.to(device_of(network))).cpu()
+        for inputs, labels in getattr(task, role).batches(min(examples, _AT_ONCE)):
+            if isinstance(inputs, tuple):
+                raise NotApplicable("certified accuracy is for networks of one input")
+            inputs, labels = inputs[:left], labels[:left]
+            parts.append((inputs, labels, network(inputs.to(device_of(network))).cpu()))
+            left -= len(labels)
+            if not left or meter.elapsed > ATTACK / 2 * meter.seconds:
+                break  # where classifying is slow, fewer examples, so that there is time for them
+    inputs, labels, outputs = (torch.cat(some) for some in zip(*parts, strict=True))
     right = torch.nonzero(outputs.argmax(1) == labels)[:, 0]
     clean = len(right) / len(labels)
     if len(right) == 0:
@@ -153,7 +176,7 @@ def certified_accuracy(
         )
     box = box_around(inputs[right], labels[right], radius, clip, task.normalise)
     verifier = verifier or Certify()
-    verdict = verifier(network, box, budget or Budget())
+    verdict = verifier(network, box, meter.left())
     attacked = 1 - verdict.count("violated") / len(right)
     certified = clean * verdict.count("holds") / len(right) if getattr(verifier, "proves", True) else None
     return Robustness(radius, clean, clean * attacked, certified, len(labels), verdict)

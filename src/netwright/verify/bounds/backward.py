@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 import torch
 from torch import Tensor
 
+from netwright.core.budget import check_time
 from netwright.verify.bounds.forward import at_input, interval_bounds
 from netwright.verify.bounds.interval import Interval, rounding
 from netwright.verify.bounds.operators import operator_of
@@ -41,6 +42,7 @@ def lowest(
         carried = waiting.pop(step, None)
         if carried is None:
             continue
+        check_time("bounding this network")
         if step is program.input or (ends == "interval" and not operator_of(step).affine):
             at, size = concretise(carried, bounds[step])
             total, magnitude = total + at, magnitude + size
@@ -100,6 +102,7 @@ def crown_bounds(
     bounds = {program.input: at_input(program, box)}
     exact = exact_steps(program)
     for step in program.steps[1:]:
+        check_time("bounding this network")
         row = operator_of(step)
         for source in step.sources:
             if row.undecided is not None and source not in exact and operator_of(source).affine:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from netwright.core.budget import check_time
 from netwright.verify.bounds.interval import Interval
 from netwright.verify.bounds.operators import operator_of
 from netwright.verify.bounds.program import Program, Step, steps_of
@@ -27,6 +28,7 @@ def interval_bounds(program: Program, box: Interval) -> dict[Step, Interval]:
     """Bounds of every step by intervals alone, from those of the input, (B, ...)."""
     bounds = {program.input: at_input(program, box)}
     for step in program.steps[1:]:
+        check_time("bounding this network")
         bounds[step] = operator_of(step).interval(step, *(bounds[s] for s in step.sources))
     return bounds
 

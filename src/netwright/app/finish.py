@@ -1,0 +1,126 @@
+"""The end of `improve`: the winner's files, the figures of both networks on test data, in the time that is left."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from netwright.app import plan
+from netwright.app.calibrated import calibrated
+from netwright.app.clock import Clock, TimeUp, cut_off
+from netwright.app.trials import ONNX, ORIGINAL
+from netwright.core.budget import within
+from netwright.core.checkpoint import atomic
+from netwright.core.cost import cost, latency
+from netwright.core.export import export
+from netwright.core.fits import signature_for
+from netwright.core.metrics import outputs_of_file, score
+from netwright.core.signature import Signature
+from netwright.core.split import take
+from netwright.core.study import Study
+from netwright.core.task import Task
+
+Row = dict[str, Any]
+MODEL, PROGRAM = "model.onnx", "model.pt2"
+_PROBE = 256  # test examples by which the pace of a file is measured
+_LATE = "no time was left"
+
+
+@dataclass(frozen=True)
+class Written:
+    """The network that is handed over, and what its files are."""
+
+    network: nn.Module
+    calibration: str
+    max_error: float
+    notes: tuple[str, ...] = ()
+
+
+def write(study: Study, row: Row, given: nn.Module, task: Task, out: Path, clock: Clock) -> Written:
+    """Write the network of a row: calibrated, as ONNX and .pt2. Where no time is left for that, the ONNX file that
+    its trial left, and no .pt2. given: the network that the user gave, which the row of the original stands for."""
+    signature = signature_for(given, task)
+    candidate = given if row["slug"] == ORIGINAL else study.network(row["key"])
+    once = row["seconds"] - row["method_seconds"]  # what evaluation and export took in the trial
+    network, calibration, error = candidate, f"not calibrated: {_LATE}", row["export_max_error"]
+    notes = []
+    if row["slug"] == ORIGINAL:
+        calibration = "not calibrated"
+    elif clock.at_most > 2 * once + plan.REPORT_SECONDS:
+        try:
+            with cut_off(clock.last - once - plan.REPORT_SECONDS):
+                network, calibration = calibrated(candidate, task)
+                if network is not candidate:
+                    error = _export(network, task, out / MODEL, signature)
+        except TimeUp:
+            network, calibration = candidate, f"not calibrated: {_LATE}"
+    if network is candidate:
+        with atomic(out / MODEL) as path:
+            path.write_bytes(study.file(row["key"], ONNX))
+    try:
+        with cut_off(clock.last - plan.REPORT_SECONDS):
+            error = max(error, _export(network, task, out / PROGRAM, signature))
+    except TimeUp:
+        notes.append(
+            f"{PROGRAM} was not written: {_LATE}; a larger --budget writes it, or netwright's export"
+        )
+    return Written(network, calibration, error, tuple(notes))
+
+
+def _export(network: nn.Module, task: Task, path: Path, signature: Signature) -> float:
+    return export(network, task.raw().example(2), path, task.front, signature=signature).max_error
+
+
+def tested(
+    files: Mapping[str, Path], task: Task, clock: Clock
+) -> tuple[dict[str, tuple[Tensor, Tensor]], tuple[str, ...]]:
+    """Outputs and targets of the files on the test split; on a seeded sample of it, and a note that says so, where
+    time forbids more."""
+    split, notes = task.raw().test, ()
+    if len(split) > 2 * _PROBE:
+        start = time.monotonic()
+        for path in files.values():
+            outputs_of_file(path, take(split, _PROBE))
+        each = (time.monotonic() - start) / _PROBE
+        share = max(0.2 * clock.left, 0.3 * (clock.at_most - plan.REPORT_SECONDS))
+        count = max(_PROBE, int(share / each))
+        if count < len(split):
+            notes = (
+                f"tested on {count:,} of {len(split):,} test examples (a seeded choice): {_LATE} for all of them",
+            )
+            split = take(split, count, seed=0)
+    return {name: outputs_of_file(path, split) for name, path in files.items()}, notes
+
+
+def figures(
+    networks: Mapping[str, nn.Module],
+    files: Mapping[str, Path],
+    outputs: Mapping[str, tuple[Tensor, Tensor]],
+    task: Task,
+    clock: Clock,
+) -> list[dict[str, Any]]:
+    """The figures of result.json for both networks: metrics of the files, latency timed in turn."""
+    seconds = max(0.5, (clock.at_most - plan.REPORT_SECONDS) / 5)
+    with within(2 * seconds):
+        example = task.raw().example(1)
+        onnx = latency(list(files.values()), example, "onnx", rounds=200, seconds=min(20.0, seconds))
+    with within(2 * seconds):
+        eager = latency(
+            list(networks.values()), task.example(1), "torch", rounds=60, seconds=min(10.0, seconds)
+        )
+    found = []
+    for i, name in enumerate(networks):
+        counted = cost(networks[name], task.example(1))
+        found.append({
+            **score(*outputs[name], task.kind), "onnx_latency_ms": onnx.median_ms[i],
+            "torch_latency_ms": eager.median_ms[i], "onnx_ratio": onnx.ratio[i], "onnx_spread": onnx.spread[i],
+            "torch_ratio": eager.ratio[i], "torch_spread": eager.spread[i],
+            "bytes": files[name].stat().st_size, "parameters": counted.parameters,
+            "macs": counted.macs, "peak_activation_bytes": counted.peak_activation_bytes,
+        })  # fmt: skip
+    return found
