@@ -209,7 +209,7 @@ def test_what_a_table_lacks_or_has_new(tmp_path: Path) -> None:
     frame.loc[7, "age"] = None
     with pytest.raises(BadInput, match=r"missing values in 1 column \(age 1\)"):
         nw.predict(file, frame)
-    with pytest.raises(BadInput, match="as arrays"):
+    with pytest.raises(BadInput, match="takes a table with the columns weight, port, new, age"):
         nw.predict(file, tmp_path)
 
 

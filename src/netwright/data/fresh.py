@@ -69,9 +69,22 @@ def open_fresh(
     return _of_pictures(path, signature, file)
 
 
+def _wanted(signature: Signature) -> str:
+    """The raw data that a file takes, in words."""
+    columns = list(dict.fromkeys(f.column for i in signature.inputs for f in i.features))
+    if columns:
+        more = ", ..." if len(columns) > 8 else ""
+        return f"a table with the columns {', '.join(columns[:8])}{more} (or arrays in an .npz)"
+    if len(signature.inputs) == 1 and signature.inputs[0].pixels:
+        return "pictures: one, a folder or a zip of them (or arrays in an .npz)"
+    return "an .npz with " + " and ".join(
+        f"'{i.name}' ({'x'.join(map(str, i.shape)) or 'single numbers'}, {i.type})" for i in signature.inputs
+    )
+
+
 def _of_table(what: str, frame: Any, signature: Signature, file: str, target: str | None) -> Fresh:
     if not all(given.features for given in signature.inputs):
-        raise BadInput(f"{file} does not say which columns it takes; give an .npz with its input arrays")
+        raise BadInput(f"{file} takes {_wanted(signature)}, but {what} is a table")
     notes = [line for given in signature.inputs for line in _strangers(frame, given)]
     encoded = tuple(encode_rows(frame, given.features, what).astype(given.type) for given in signature.inputs)
     wanted = target or signature.target
@@ -100,10 +113,7 @@ def _strangers(frame: Any, given: Input) -> Iterator[str]:
 def _of_pictures(path: Path, signature: Signature, file: str) -> Fresh:
     given = signature.inputs[0]
     if len(signature.inputs) > 1 or not given.pixels or len(given.shape) != 3:
-        raise BadInput(
-            f"{file} takes {' and '.join(i.name for i in signature.inputs)} as arrays with numbers of their own, no "
-            f"pictures as they are stored; give {'an .npz or a table' if given.features else 'an .npz'}"
-        )
+        raise BadInput(f"{file} takes {_wanted(signature)}, but {path} is no such data")
     single = not path.is_dir() and path.suffix.lower() in SUFFIXES
     source = (lambda: iter([_one(path)])) if single else (lambda: members(path))
     names = [member.name for member in source() if is_picture(member.name)]
