@@ -67,6 +67,7 @@ def test_improve_gives_the_control_one_share_of_the_budget():
 def figures(slug, change, **more):
     return {
         "key": slug, "slug": slug, "status": "done", "accuracy": 0.9 + change, "accuracy_change": change,
+        "accuracy_change_low": change - 0.01, "accuracy_change_high": change + 0.01,
         "onnx_latency_ms": 0.4, "bytes": 100.0, "faster": 2.5, **more,
     }  # fmt: skip
 
@@ -86,5 +87,8 @@ def test_a_gain_that_training_alone_brings_is_said(alone, winner, said):
     text = control.remark(figures(control.CONTROL, alone), figures("taylor-pruning", winner), "accuracy")
     assert bool(text) is said
     if said:
-        assert "moves by +2.0 points on validation data, the chosen one by +0.8 points" in text
+        assert (
+            "by +2.0 points [+1.0, +3.0] on validation data, the chosen one by +0.8 points [-0.2, +1.8]"
+            in text
+        )
     assert control.remark(None, figures("taylor-pruning", winner), "accuracy") == ""

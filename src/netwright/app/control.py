@@ -14,6 +14,7 @@ from netwright.core.budget import Budget
 from netwright.core.errors import NotApplicable
 from netwright.core.fit import Fit
 from netwright.core.network import clone
+from netwright.core.paired import Change
 from netwright.core.study import Trial
 from netwright.core.task import Task
 
@@ -45,8 +46,15 @@ def remark(control: Row | None, winner: Row, metric: str) -> str:
         return ""
     if not control[figure] > max(0.0, winner[figure]):
         return ""
-    alone, with_ = (words.moved(metric, row[figure]) for row in (control, winner))
+    alone, with_ = (
+        f"{words.moved(metric, row[figure])} {words.interval(metric, Change(*_ends(row, figure), 0))}"
+        for row in (control, winner)
+    )
     return (
         f"the given network itself, trained on for the same time, moves by {alone} on validation data, the chosen one "
-        f"by {with_}: training alone brings more than this method does, at the given size and speed"
+        f"by {with_}: at the given size and speed, training alone does better"
     )
+
+
+def _ends(row: Row, figure: str) -> tuple[float, float, float]:
+    return row[figure], row[f"{figure}_low"], row[f"{figure}_high"]
