@@ -111,7 +111,9 @@ def test_verify_writes_what_it_found(run, tmp_path):
     (tmp_path / "nets.py").write_text(
         "from torch import nn\n\ndef build():\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))\n"
     )
-    code, said, errors = run("verify", "nets.py:build", "--json", "--budget", "5s", "--out", "found")
+    code, said, errors = run(
+        "verify", "nets.py:build", "--as-it-is", "--json", "--budget", "5s", "--out", "found"
+    )
     assert code == 0, errors
     assert json.loads((tmp_path / "found" / "crown.json").read_text()) == json.loads(said)
 

@@ -52,6 +52,9 @@ Limit = Annotated[int | None, typer.Option("--limit", help="Use at most so many 
 Seed = Annotated[int, typer.Option("--seed", min=0, max=2**31 - 1)]
 BudgetText = Annotated[str, typer.Option("--budget", help="Time for the whole command: 90s, 5m, 1h.")]
 Trust = Annotated[bool, typer.Option("--trust-pickle", help="Load pickled objects, which can run code.")]
+AsItIs = Annotated[
+    bool, typer.Option("--as-it-is", help="Feed the network as the data are, however badly it scores so.")
+]
 State = Annotated[
     Path | None, typer.Option("--state", help="Weights for a package.module:function (safetensors).")
 ]
@@ -114,6 +117,7 @@ def improve(
     limit: Limit = None,
     state: State = None,
     trust_pickle: Trust = False,
+    as_it_is: AsItIs = False,
     ray: Ray = None,
     json_: Json = False,
 ) -> None:
@@ -134,7 +138,7 @@ def improve(
             out=out, view=view, task_options=_options(
                 target=target, drop=drop, columns=columns, missing=missing, unseen=unseen, size=size, limit=limit
             ),
-            state=state, trust_pickle=trust_pickle, ray=ray,
+            state=state, trust_pickle=trust_pickle, ray=ray, as_it_is=as_it_is,
         )  # fmt: skip
     if json_:
         _print_json(result.to_json())
@@ -168,6 +172,7 @@ def compare(
     limit: Limit = None,
     state: State = None,
     trust_pickle: Trust = False,
+    as_it_is: AsItIs = False,
     ray: Ray = None,
     json_: Json = False,
 ) -> None:
@@ -175,6 +180,7 @@ def compare(
     began = _began()
     from netwright.app import screen
     from netwright.app.clock import Clock
+    from netwright.app.compare import TEACHING
     from netwright.app.compare import compare as job
     from netwright.app.opening import open_subject
     from netwright.core.budget import Budget, parse_seconds
@@ -187,13 +193,14 @@ def compare(
                 task_options=_options(
                     target=target, drop=drop, columns=columns, missing=missing, unseen=unseen, size=size, limit=limit
                 ),
-                state=state, trust_pickle=trust_pickle,
+                state=state, trust_pickle=trust_pickle, as_it_is=as_it_is or goal in TEACHING,
             )  # fmt: skip
         subject.warn(view)
         result = job(
             goal, subject.network, subject.task, Budget(seconds=clock.seconds), methods=_list(methods), radius=radius,
             seed=seed, path=out, progress=view.trial, runner=f"ray:{ray}" if ray else "processes", clock=clock,
             seen=subject.seen,
+            as_it_is=True,  # it has been looked at
         )  # fmt: skip
         view.show(result)
     if json_:
@@ -242,6 +249,7 @@ def _goal_command(goal: str, text: str) -> None:
         limit: Limit = None,
         state: State = None,
         trust_pickle: Trust = False,
+        as_it_is: AsItIs = False,
         radius: Radius = None,
         json_: Json = False,
     ) -> None:
@@ -257,7 +265,7 @@ def _goal_command(goal: str, text: str) -> None:
                 task_options=_options(
                     target=target, drop=drop, columns=columns, missing=missing, unseen=unseen, size=size, limit=limit
                 ),
-                state=state, trust_pickle=trust_pickle, radius=radius,
+                state=state, trust_pickle=trust_pickle, radius=radius, as_it_is=as_it_is,
             )  # fmt: skip
         if json_:
             _print_json(result)

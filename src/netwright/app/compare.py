@@ -24,6 +24,8 @@ from netwright.app.choose import choose
 from netwright.app.clock import Clock, TimeUp, cut_off
 from netwright.app.compared import write
 from netwright.app.control import CONTROL, control_trial
+from netwright.app.opening import as_the_network_wants
+from netwright.app.screen import View
 from netwright.app.seen import Seen, look
 from netwright.app.timing import time_candidates
 from netwright.app.trials import ORIGINAL, RADIUS, Wanted, original_trial, run_trial, trains, trials_for
@@ -38,6 +40,7 @@ from netwright.core.study import Limits, Listener, Row, Study, Trial, best, done
 from netwright.core.task import Task
 
 TRANSFORMING = ("compress", "calibrate", "adapt", "train")
+TEACHING = ("train", "adapt")  # their network need not know the task yet
 TRIALS = 0.8  # share of the time that the trials may plan with; the rest is for the original and for timing
 _FAREWELL = 2.0  # seconds kept for the table
 LEAST = 0.5  # seconds of a method's part, at least
@@ -58,6 +61,7 @@ def compare(
     runner: str | Runner = "processes",
     seen: Seen | None = None,
     clock: Clock | None = None,
+    as_it_is: bool = False,
 ) -> Comparison:
     """Try the methods of a goal on a network, each in a worker process of its own.
 
@@ -72,7 +76,9 @@ def compare(
     'ray:ADDRESS', or a Runner. Candidates are judged on validation data only; what learns from those
     (calibrate) learns from one half of them and is judged on the other. seen: what is known of these rows
     (app/seen.py), default: they are looked at, for a network that the user gave. clock: one that runs already, such as
-    that of a command that has opened the network; default one for the budget's seconds, started now.
+    that of a command that has opened the network; default one for the budget's seconds, started now. as_it_is: feed
+    the network as the task has the data, without a look at other ways; otherwise one that seems to be fed wrongly is
+    BadInput, or repaired.
     """
     budget = budget or Budget()
     clock = clock or Clock(budget.seconds)
@@ -82,6 +88,9 @@ def compare(
         trials = with_radius(trials, goal, radius)
     if goal == "compress" and any(trains(trial) for trial in trials):
         trials.append(control_trial(budget or Budget(), seed))
+    if not as_it_is and goal not in TEACHING:
+        subject = as_the_network_wants(type(network).__name__, network, task, False, View(quiet=True))
+        network, task = subject.network, subject.task
     where.warm()
     known = look(network, task, given=True) if seen is None else seen
     each = part_of(budget, trials, goal, jobs or where.slots())

@@ -48,18 +48,21 @@ def improve(
     seed: int = 0,
     out: str | Path = "netwright-out",
     quiet: bool = True,
+    as_it_is: bool = False,
 ) -> Result:
     """`netwright improve` for Python: any module, any Task (such as `Task.from_loaders`).
 
     faster, smaller: factors over the given network, 2 times faster if neither is given; max_drop: how much of the
     primary metric may be lost (1.0: it does not matter). budget: of everything, opening and report included, in
-    seconds, or text such as '5m'; what is the best by then is what comes back.
+    seconds, or text such as '5m'; what is the best by then is what comes back. as_it_is: go on with a network that
+    seems to be fed wrongly (otherwise BadInput, if no better way to feed it is found).
     """
     target = Target(2.0 if faster is None and smaller is None else faster, smaller, max_drop)
     seconds = parse_seconds(budget) if isinstance(budget, str) else float(budget)
     return run(
-        model, task, target, clock=Clock(seconds), methods=methods, seed=seed, out=Path(out), view=View(quiet)
-    )
+        model, task, target, clock=Clock(seconds), methods=methods, seed=seed, out=Path(out), view=View(quiet),
+        as_it_is=as_it_is,
+    )  # fmt: skip
 
 
 def run(
@@ -76,6 +79,7 @@ def run(
     state: Path | None = None,
     trust_pickle: bool = False,
     ray: str | None = None,
+    as_it_is: bool = False,
 ) -> Result:
     """The whole story; `improve` and the command line call this."""
     assert clock.seconds is not None
@@ -96,6 +100,7 @@ def run(
                 task_options=task_options,
                 state=state,
                 trust_pickle=trust_pickle,
+                as_it_is=as_it_is,
             )
         return _Job(subject, asked, clock, view, runner).go()
 

@@ -16,6 +16,7 @@ from torch import nn
 
 from netwright.app import report
 from netwright.app.clock import Clock
+from netwright.app.compare import TEACHING
 from netwright.app.opening import Subject, describe, open_subject
 from netwright.app.screen import View
 from netwright.app.settings import checked
@@ -57,6 +58,7 @@ def run(
     state: Path | None,
     trust_pickle: bool,
     radius: float | None = None,
+    as_it_is: bool = False,
 ) -> dict[str, Any]:
     """Build the method from its catalogue row, run it by its contract, show and write what came of it; all of it in
     the time of the clock."""
@@ -80,7 +82,7 @@ def run(
         with clock.opening():
             subject = open_subject(
                 model, task or "digits", seed, out, view,
-                task_options=task_options, state=state, trust_pickle=trust_pickle,
+                task_options=task_options, state=state, trust_pickle=trust_pickle, as_it_is=as_it_is or goal in TEACHING,
             )  # fmt: skip
         view.say(f"{method.name} on {describe(subject)}")
         subject.warn(view)

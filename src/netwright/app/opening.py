@@ -14,7 +14,6 @@ from netwright.core import progress
 from netwright.core.checkpoint import load_state, save_state
 from netwright.core.errors import BadInput
 from netwright.core.fit import Fit
-from netwright.core.metrics import score
 from netwright.core.network import parameter_count, seeded
 from netwright.core.paths import check_writable
 from netwright.core.plural import number_of
@@ -69,8 +68,12 @@ def open_subject(
     task_options: dict[str, Any] | None = None,
     state: Path | None = None,
     trust_pickle: bool = False,
+    as_it_is: bool = False,
 ) -> Subject:
-    """Load or train the network, open the task, check that they fit, find out who normalises."""
+    """Load or train the network, open the task, check that they fit, find out how the network is to be fed.
+
+    as_it_is: it is fed as the task has the data, whatever comes of it.
+    """
     from netwright.data import takes
     from netwright.data import task as open_task
 
@@ -80,32 +83,67 @@ def open_subject(
     network: nn.Module | None = None
     name = ""
     if model is not None:
-        from netwright.core.load import check_fits, input_shapes, load
+        from netwright.core.load import load
 
         network = load(model, state=state, trust_pickle=trust_pickle)
         name = Path(model).stem if isinstance(model, str) else type(model).__name__
-        size = picture_size(input_shapes(network))
-        if size is not None and isinstance(task, str) and "size" not in options and takes(task, "size"):
-            options["size"] = size  # pictures are brought to the size that the network takes
+        if isinstance(task, str):
+            wanted = {**asked_pictures(network), **asked_columns(network), **asked_arrays(network)}
+            options = {**{k: v for k, v in wanted.items() if takes(task, k)}, **options}
     data = open_task(task, seed=seed, **options) if isinstance(task, str) else task
     if network is None:
         network, name = train_generous(data, seed, out, view)
         return looked_at(
             Subject(name, network, data, "trained here, because no network was given", given=False)
         )
-    check_fits(network, data)
-    if isinstance(model, nn.Module):
-        return looked_at(Subject(name, network, data))
-    return looked_at(as_the_network_wants(Subject(name, network, data)))
+    return looked_at(as_the_network_wants(name, network, data, as_it_is, view))
 
 
-def picture_size(shapes: tuple[tuple[int | None, ...], ...] | None) -> tuple[int, int] | None:
-    """Height and width of the pictures that a network's file asks for; None where it asks for none or leaves
-    them free."""
+def asked_pictures(network: nn.Module) -> dict[str, Any]:
+    """Size and channels of the pictures that a network's file asks for, with the channels first or last; empty where
+    it asks for none or leaves them free."""
+    from netwright.core.load import input_shapes
+
+    shapes = input_shapes(network)
     if not shapes or len(shapes[0]) != 3:
-        return None
-    _, height, width = shapes[0]
-    return None if height is None or width is None else (height, width)
+        return {}
+    first, second, third = shapes[0]
+    last = third in (1, 3) and first not in (1, 3)
+    channels, height, width = (third, first, second) if last else (first, second, third)
+    if height is None or width is None:
+        return {}
+    return {"size": (height, width), **({"channels": channels} if channels in (1, 3) else {})}
+
+
+def asked_columns(network: nn.Module) -> dict[str, Any]:
+    """A table's columns as the network's file names them: by its signature, or one input for each column."""
+    from netwright.core.fits import facts_of, signature_of
+    from netwright.core.signature import Feature
+
+    told = signature_of(network)
+    if told is not None and all(i.features for i in told.inputs):
+        own = {i.name: i.features for i in told.inputs}
+        return {"columns": own if len(own) > 1 else next(iter(own.values()))}
+    facts = facts_of(network)
+    inputs = facts.get("inputs", ())
+    if len(inputs) < 2 or any(tuple(shape) != (1,) for _, shape in inputs):
+        return {}
+    codes = tuple(facts.get("vocabulary", ()))
+    types = facts.get("types", [""] * len(inputs))
+    return {
+        "columns": {
+            name: (Feature(name, codes=codes if kind == "text" else ()),)
+            for (name, _), kind in zip(inputs, types, strict=True)
+        }
+    }
+
+
+def asked_arrays(network: nn.Module) -> dict[str, Any]:
+    """The names of a network's inputs, by which an .npz holds them."""
+    from netwright.core.fits import facts_of
+
+    names = [name for name, _ in facts_of(network).get("inputs", ())]
+    return {"inputs": names} if names else {}
 
 
 def train_generous(task: Task, seed: int, out: Path | None, view: View) -> tuple[nn.Module, str]:
@@ -133,34 +171,35 @@ def train_generous(task: Task, seed: int, out: Path | None, view: View) -> tuple
     return network.eval(), f"{task.name}-{name}"
 
 
-def as_the_network_wants(subject: Subject) -> Subject:
-    """Does the file normalise its inputs itself? It says so, or validation scores tell: of the data normalised as
-    the task does, only scaled (pixels from 0 to 1), and as they are (0 to 255), the best way is taken.
+def as_the_network_wants(name: str, network: nn.Module, task: Task, as_it_is: bool, view: View) -> Subject:
+    """Network and task brought together: precision, layout of pictures, outputs as scores, and the way that the inputs
+    are fed. Does the file normalise them itself? It says so, or the scores of several ways tell."""
+    from netwright.app.feeding import fed
+    from netwright.core.fits import facts_of, normalises
+    from netwright.core.layouts import laid_out
+    from netwright.core.scores import scores_for
+    from netwright.core.single import single
 
-    Matters for tasks with a normalisation of their own only. Another way than the task's own must be better by
-    more than two standard errors.
-    """
-    from netwright.core.load import normalises
-    from netwright.core.metrics import outputs_of
-    from netwright.core.split import take
-
-    task = subject.task
-    if task.normalise is None:
-        return subject
-    if normalises(subject.network):
-        return Subject(
-            subject.name, subject.network, task.raw(), "the file normalises its inputs itself, as it says"
-        )
-    ways = {"": task, "only scaled": task.scaled(), "as they are": task.raw()}
-    scores = {}
-    for name, way in ways.items():
-        part = take(way.val, 500, seed=0)
-        scores[name] = score(*outputs_of(subject.network, part), task.kind)[task.primary]
-    best = max(scores, key=lambda name: scores[name])
-    if scores[best] <= scores[""] + 2 * (0.25 / min(500, len(task.val))) ** 0.5:
-        return subject
-    note = f"inputs are fed {best}: so it scores {scores[best]:.3f} on validation data, normalised {scores['']:.3f}"
-    return Subject(subject.name, subject.network, ways[best], note)
+    notes = []
+    inside = normalises(network) and task.normalise is not None
+    if inside:
+        task = task.raw()
+        notes.append("the file normalises its inputs itself, as it says")
+    network, text = single(network, task.example(8))
+    said = [facts_of(network).get("scores", ""), text]
+    network, task, text = laid_out(network, task)
+    said.append(text)
+    try:
+        network, task, text = scores_for(network, task)
+        said.append(text)
+    except Exception:
+        pass  # it does not run on the task as it is: `fed` finds a way that it does, or says why not
+    found = fed(network, task, believed=inside, as_it_is=as_it_is)
+    said += [found.note, found.warning and f"warning: {found.warning}"]
+    for text in filter(None, said):
+        view.say(text)
+        notes.append(text)
+    return Subject(name, network, found.task, "; ".join(notes))
 
 
 def describe(subject: Subject) -> str:

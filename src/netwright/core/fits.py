@@ -22,19 +22,19 @@ def input_shapes(network: nn.Module) -> tuple[tuple[int | None, ...], ...] | Non
 
     None altogether for a network that came from no file that says.
     """
-    facts = _facts(network)
+    facts = facts_of(network)
     return tuple(tuple(shape) for _, shape in facts["inputs"]) if "inputs" in facts else None
 
 
 def normalises(network: nn.Module) -> bool:
     """Whether the network's file carries the normalisation of its inputs, as those of `export` can."""
-    return _facts(network).get("normalise") == "inside"
+    return facts_of(network).get("normalise") == "inside"
 
 
 def signature_for(network: nn.Module, task: Task) -> Signature:
     """The task's signature, with the inputs and outputs named as the network's file names them, and the normalisation
     that this file carries itself."""
-    told, facts = task.signature, _facts(network)
+    told, facts = task.signature, facts_of(network)
     own = signature_of(network)
     names = [i.name for i in own.inputs] if own else [name for name, _ in facts.get("inputs", ())]
     if len(names) == len(told.inputs) == len(set(names)):
@@ -48,7 +48,7 @@ def signature_for(network: nn.Module, task: Task) -> Signature:
 
 def fixed_batch(network: nn.Module) -> int | None:
     """The batch size, for a network whose file takes no other."""
-    return _facts(network).get("batch")
+    return facts_of(network).get("batch")
 
 
 def signature_of(source: nn.Module | str | Path) -> Signature | None:
@@ -57,7 +57,7 @@ def signature_of(source: nn.Module | str | Path) -> Signature | None:
     None for one that carries no signature. A .pt2 is read as the archive that it is: nothing in it is run.
     BadInput for a damaged signature, and for what is no .onnx or .pt2 file.
     """
-    text = _facts(source).get("signature") if isinstance(source, nn.Module) else _carried(Path(source))
+    text = facts_of(source).get("signature") if isinstance(source, nn.Module) else _carried(Path(source))
     return Signature.from_json(text) if text else None
 
 
@@ -89,7 +89,8 @@ def describe(network: nn.Module, facts: dict[str, Any]) -> None:
         meta["file_facts"] = facts
 
 
-def _facts(network: nn.Module) -> dict[str, Any]:
+def facts_of(network: nn.Module) -> dict[str, Any]:
+    """What `describe` noted; empty for a network that came from no file."""
     meta = getattr(network, "meta", None)
     noted = meta.get("file_facts") if isinstance(meta, dict) else None
     return noted or getattr(network, "file_facts", {})

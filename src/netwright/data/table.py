@@ -56,6 +56,12 @@ def load(
     if rest.shape[1] == 0:
         raise BadInput(f"{path} has no column beside the target")
     used = {**_used(rest, columns), wanted: False}
+    strange = [name for name in used if name not in frame.columns]
+    if strange:
+        raise BadInput(
+            f"the network takes {', '.join(list(used)[:-1])}; {path} has no column {', '.join(map(repr, strange))}, it has "
+            f"{', '.join(rest.columns)} (and the target, {wanted})"
+        )
     what = {"train": path, "test": unseen}
     note = _settle(frames, used, wanted, missing, what)
     inputs = _inputs(path, frames["train"].drop(columns=wanted), columns)

@@ -130,7 +130,14 @@ def top(x: Tensor, count: int, axis: int, largest: bool) -> tuple[Tensor, Tensor
     return values.narrow(axis, 0, count), indices.narrow(axis, 0, count)
 
 
-def unit_length(x: Tensor, order: int, axis: int) -> Tensor:
+def looked_up(x: Tensor, keys: Tensor, values: Tensor, default: float) -> Tensor:
+    """For each entry of x, the value at its place among the keys; `default` where it is none of them."""
+    hit = x.unsqueeze(-1) == keys
+    found = values[hit.to(torch.int64).argmax(-1)]
+    return torch.where(hit.any(-1), found, torch.full_like(found, default))
+
+
+def unit_length(x: Tensor, order: float, axis: int) -> Tensor:
     """x over its norm along the axis; zero stays zero."""
     length = torch.linalg.vector_norm(x, order, axis, True)
     return x / torch.where(length == 0, torch.ones_like(length), length)

@@ -17,11 +17,15 @@ _GUESSES = (64, 32, 16, 224, 8, 128)
 
 @dataclass(frozen=True)
 class Input:
-    """An input of the file: name, type, and its sizes; a size that may vary is a name, or None without one."""
+    """An input of the file: name, type, and its sizes; a size that may vary is a name, or None without one.
+
+    texts: it takes texts, for which the network has codes.
+    """
 
     name: str
     dtype: torch.dtype
     dims: tuple[int | str | None, ...]
+    texts: bool = False
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,8 @@ def read_input(value: onnx.ValueInfoProto) -> Input:
     if not value.type.HasField("tensor_type") or not kind.HasField("shape"):
         raise BadInput(f"input '{value.name}' is no tensor of known rank")
     dims = tuple(d.dim_value if d.dim_value > 0 else d.dim_param or None for d in kind.shape.dim)
-    return Input(value.name, torch_type(kind.elem_type), dims)
+    texts = kind.elem_type == onnx.TensorProto.STRING
+    return Input(value.name, torch.int64 if texts else torch_type(kind.elem_type), dims, texts)
 
 
 def declared(inputs: list[Input]) -> list[tuple[int | None, ...]]:

@@ -18,6 +18,7 @@ from netwright.core.onnx_import import (  # noqa: F401  (each fills its part of 
     indexing,
     layers,
     linear,
+    pipelines,
     quantised,
     recurrent,
     reductions,
@@ -25,13 +26,15 @@ from netwright.core.onnx_import import (  # noqa: F401  (each fills its part of 
     shapes,
     sizes,
 )  # fmt: skip
+from netwright.core.onnx_import.classifier import scores_alone
 from netwright.core.onnx_import.emitter import Emitter
 from netwright.core.onnx_import.file import parse
 from netwright.core.onnx_import.plan import Input, Plan, declared, plans, read_input
-from netwright.core.onnx_import.proof import prove
+from netwright.core.onnx_import.proof import gives_probabilities, prove, session_of
 from netwright.core.onnx_import.registry import READERS, SIZES, Node, attribute_value, to_torch
 from netwright.core.onnx_import.values import Const, Operand, Value
 from netwright.core.quiet import quiet
+from netwright.core.scores import as_logits
 
 _PROBES = (3, 5)
 _KEEP_ZERO = {
@@ -48,30 +51,38 @@ def read_onnx(path: str | Path, example: tuple[Tensor, ...] | None = None) -> fx
     torch's own), other constants buffers. The batch is free where the file's own operators allow it, even if
     the file fixes it. example: inputs, for files whose other sizes vary.
     core.fits.input_shapes tells the shapes that the file declares.
+    Of a file with a label beside its scores the scores are read, as logits where the file has them, else as logarithms
+    of its probabilities. Inputs of texts become codes (core/onnx_import/pipelines.py).
     Raises UnsupportedOperator, naming operator and node; BadInput for what is no readable ONNX network.
     """
     path = Path(path)
-    model = parse(path)
+    whole = parse(path)
+    model = scores_alone(whole)
     try:
         _known_operators(model)
-        return _read(model, path, example)
+        return _read(model, path, example, model is whole)
     except NetwrightError as error:
         if not str(error).startswith(str(path)):
             error.args = (f"{path}: {error}",)
         raise
 
 
-def _read(model: onnx.ModelProto, path: Path, example: tuple[Tensor, ...] | None) -> fx.GraphModule:
+def _read(
+    model: onnx.ModelProto, path: Path, example: tuple[Tensor, ...] | None, whole: bool
+) -> fx.GraphModule:
     held = {t.name for t in model.graph.initializer}
     inputs = [read_input(v) for v in model.graph.input if v.name not in held]
     if not inputs:
         raise BadInput("this network takes no input")
+    words = pipelines.vocabulary(model.graph)
+    session: Any = None
     failure: Exception | None = None
     for plan in plans(inputs, example):
         try:
             with quiet():
                 network = _convert(model, inputs, plan)
-            prove(network, path, inputs, plan)
+            session = session or session_of(model, path, whole)
+            prove(network, session, words, inputs, plan)
         except UnsupportedOperator:
             raise
         except Exception as error:
@@ -82,12 +93,19 @@ def _read(model: onnx.ModelProto, path: Path, example: tuple[Tensor, ...] | None
             "inputs": [(i.name, s[1:]) for i, s in zip(inputs, declared(inputs), strict=True)],
             "outputs": [value.name for value in model.graph.output],
             "batch": None if plan.free else plan.batch,
+            "types": [str(i.dtype).removeprefix("torch.") if not i.texts else "text" for i in inputs],
+            "vocabulary": words,
             **{
                 p.key.removeprefix("netwright."): p.value
                 for p in model.metadata_props
                 if "netwright." in p.key
             },
         }
+        if not whole:
+            facts["scores"] = "of its label and scores the scores are read"
+            if gives_probabilities(network, words, inputs, plan):
+                network = as_logits(network)
+                facts["scores"] = "of its label and probabilities the probabilities are read, as logits"
         describe(network, facts)
         return network
     if isinstance(failure, NetwrightError):
@@ -97,10 +115,13 @@ def _read(model: onnx.ModelProto, path: Path, example: tuple[Tensor, ...] | None
 
 def _known_operators(model: onnx.ModelProto) -> None:
     for index, node in enumerate(model.graph.node):
-        foreign = node.domain not in _DOMAINS
-        if foreign or node.op_type not in READERS:
-            operator = f"{node.domain}.{node.op_type}" if foreign else node.op_type
+        operator = _operator(node)
+        if operator not in READERS:
             raise UnsupportedOperator(operator, node.name or f"{node.op_type}_{index}", "Netwright")
+
+
+def _operator(node: onnx.NodeProto) -> str:
+    return node.op_type if node.domain in _DOMAINS else f"{node.domain}.{node.op_type}"
 
 
 def _convert(model: onnx.ModelProto, inputs: list[Input], plan: Plan) -> fx.GraphModule:
@@ -119,11 +140,15 @@ def _convert(model: onnx.ModelProto, inputs: list[Input], plan: Plan) -> fx.Grap
     used = Counter(name for node in model.graph.node for name in node.input)
     used.update(v.name for v in model.graph.output)
     hints = _hints(model, used)
+    words = {text: code for code, text in enumerate(pipelines.vocabulary(model.graph))}
     for index, proto in enumerate(model.graph.node):
         name = proto.name or f"{proto.op_type}_{index}"
+        attributes = (
+            pipelines.ml_attributes(proto, words) if proto.domain == pipelines.DOMAIN
+            else {a.name: attribute_value(a) for a in proto.attribute}
+        )  # fmt: skip
         node = Node(
-            proto.op_type, name, [env[i] for i in proto.input],
-            {a.name: attribute_value(a) for a in proto.attribute}, opset, [used[o] for o in proto.output],
+            _operator(proto), name, [env[i] for i in proto.input], attributes, opset, [used[o] for o in proto.output],
             hints.get(proto.output[0], "") if proto.output else "",
         )  # fmt: skip
         e.scope = _scope(name)
