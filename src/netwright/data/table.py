@@ -58,9 +58,10 @@ def load(
     used = {**_used(rest, columns), wanted: False}
     strange = [name for name in used if name not in frame.columns]
     if strange:
+        takes, lacks = ", ".join(list(used)[:-1]), ", ".join(map(repr, strange))
         raise BadInput(
-            f"the network takes {', '.join(list(used)[:-1])}; {path} has no column {', '.join(map(repr, strange))}, it has "
-            f"{', '.join(rest.columns)} (and the target, {wanted})"
+            f"the network takes {takes}; {path} has no column {lacks}, it has {', '.join(rest.columns)} (and the "
+            f"target, {wanted})"
         )
     what = {"train": path, "test": unseen}
     note = _settle(frames, used, wanted, missing, what)
