@@ -82,7 +82,8 @@ def run(
         with clock.opening():
             subject = open_subject(
                 model, task or "digits", seed, out, view,
-                task_options=task_options, state=state, trust_pickle=trust_pickle, as_it_is=as_it_is or goal in TEACHING,
+                task_options=task_options, state=state, trust_pickle=trust_pickle,
+                as_it_is=as_it_is or goal in TEACHING,
             )  # fmt: skip
         view.say(f"{method.name} on {describe(subject)}")
         subject.warn(view)
