@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from netwright.adapt.lst import LST, Rung, fisher
-from netwright.adapt.side_blocks import anatomy, blocks_of, narrow_blank
+from netwright.adapt.side_blocks import anatomy, blocks_of, cut, narrow_blank
 from netwright.core.budget import Budget
 from netwright.core.errors import NotApplicable
 from netwright.core.fit import Fit
@@ -94,6 +94,72 @@ def test_the_rungs_hold_the_most_important_rows_chained_through_the_block():
     grow = importance["grow.weight"].sum(1).topk(16).indices.sort().values
     torch.testing.assert_close(side.grow.weight, block.grow.weight[grow][:, out])
     torch.testing.assert_close(side.norm2.weight, block.norm2.weight[out])
+
+
+def test_query_key_and_value_are_cut_from_their_own_rows():
+    block = backbone().blocks[1]
+    for part in (block.attention.query, block.attention.key, block.attention.value):
+        torch.nn.init.normal_(part.bias)
+    importance = {name: torch.rand_like(p) for name, p in block.named_parameters()}
+    side, columns = narrow_blank(block, 4), torch.tensor([0, 2, 3, 7, 11, 13, 30, 31])
+    cut(block, side, importance, columns)
+    names = ("query", "key", "value")
+    rows = (
+        torch.stack([importance[f"attention.{n}.weight"].sum(1) for n in names])
+        .prod(0)
+        .topk(8)
+        .indices.sort()
+        .values
+    )
+    for name in names:
+        wide, narrow = getattr(block.attention, name), getattr(side.attention, name)
+        torch.testing.assert_close(narrow.weight, wide.weight[rows][:, columns])
+        torch.testing.assert_close(narrow.bias, wide.bias[rows])
+
+
+def test_a_packed_attention_is_cut_from_the_rows_of_all_three():
+    block = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
+    nn.init.normal_(block.self_attn.in_proj_bias)
+    importance = {name: torch.rand_like(p) for name, p in block.named_parameters()}
+    side, columns = narrow_blank(block, 2), torch.tensor([1, 2, 4, 5, 8, 9, 14, 15])
+    kept = cut(block, side, importance, columns)
+    rows = importance["self_attn.in_proj_weight"].sum(1).view(3, 16).prod(0).topk(8).indices.sort().values
+    for i in range(3):
+        wide, narrow = slice(16 * i, 16 * (i + 1)), slice(8 * i, 8 * (i + 1))
+        expected = block.self_attn.in_proj_weight[wide][rows][:, columns]
+        torch.testing.assert_close(side.self_attn.in_proj_weight[narrow], expected)
+        torch.testing.assert_close(
+            side.self_attn.in_proj_bias[narrow], block.self_attn.in_proj_bias[wide][rows]
+        )
+    middle = importance["self_attn.out_proj.weight"].sum(1).topk(8).indices.sort().values
+    out = block.self_attn.out_proj
+    torch.testing.assert_close(side.self_attn.out_proj.weight, out.weight[middle][:, rows])
+    torch.testing.assert_close(kept, importance["linear2.weight"].sum(1).topk(8).indices.sort().values)
+    # the norms come after the sums, so they have the widths of the attention's and of the block's output
+    torch.testing.assert_close(side.norm1.weight, block.norm1.weight[middle])
+    torch.testing.assert_close(side.norm2.weight, block.norm2.weight[kept])
+
+
+def test_the_frozen_network_keeps_its_evaluation_mode_while_the_ladder_learns():
+    task = task_of()
+    ladder = METHOD.attach(backbone(drop=0.5), task).train()
+    rungs = [m for m in ladder.modules() if isinstance(m, Rung)]
+    learning = {
+        m
+        for r in rungs
+        for part in (r.side, r.enter, r.down, r.up)
+        if part is not None
+        for m in part.modules()
+    }
+    assert ladder.training
+    assert all(m.training for m in learning)
+    assert not any(m.training for m in ladder.backbone.modules() if m not in learning)
+    x = task.example(4)[0]
+    torch.testing.assert_close(
+        rungs[0].block(ladder.backbone.embed(x)), rungs[0].block(ladder.backbone.embed(x))
+    )
+    assert not torch.equal(ladder(x), ladder(x))  # the ladder's own dropout
+    assert not any(m.training for m in ladder.eval().modules())
 
 
 def test_fisher_is_the_sum_of_squared_gradients_of_single_examples():

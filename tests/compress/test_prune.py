@@ -167,6 +167,25 @@ def test_a_trained_network_is_halved_and_keeps_its_accuracy(slug: str) -> None:
     assert all(torch.equal(v, again.state_dict()[k]) for k, v in small.state_dict().items())
 
 
+def test_scope_says_whether_layers_are_compared() -> None:
+    """One layer's units are all worth less than another's: alone in its layer it loses no more than the rest."""
+    network, task = small_cnn(), image_task()
+    with torch.no_grad():
+        network.conv1.weight[:] = (
+            torch.rand_like(network.conv1.weight) ** 8
+        )  # a few units hold most of the sum
+        network.conv2.weight[:] = 1.0
+    kept = {}
+    for scope in ("global", "layer"):
+        small = Prune(importance="magnitude", scope=scope, ratio=0.4, of="units", epochs=0, round_to=1)(
+            network, task, Budget()
+        )
+        kept[scope] = small.conv1.out_channels / 16, small.conv2.out_channels / 32
+    assert kept["layer"] == pytest.approx((0.6, 0.6), abs=0.05)
+    assert kept["global"][0] < 0.45
+    assert kept["global"][1] > 0.65
+
+
 def test_in_steps_and_within_the_budget() -> None:
     network, task = small_cnn(), image_task()
     method = Prune(steps=3, ratio=0.6, epochs=3, batch_size=32, samples=32, round_to=1)

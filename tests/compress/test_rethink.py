@@ -1,9 +1,12 @@
 """The small network is new, of the pruned shape, and trained for the length that its budget rule says."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 
+from netwright.compress.prune import Prune
 from netwright.compress.rethink import Rethink
 from netwright.core.budget import Budget
 from netwright.core.cost import cost
@@ -49,17 +52,35 @@ def test_batch_statistics_start_anew(digits) -> None:
     assert (new.norm1.weight == 1).all()
 
 
-def test_nothing_is_inherited(digits) -> None:
+@pytest.mark.parametrize("training", ["scratch-E", "scratch-B"])
+def test_nothing_is_inherited(digits, training) -> None:
     """From scratch: the large network's weights, and which filters it would keep, leave no trace."""
     network, task = digits
     torch.manual_seed(5)
     other = build("cnn", task.input_shape, task.outputs, widths=(16, 32))
-    method = Rethink(epochs=1, optimiser="adamw", lr=3e-3, training="scratch-E")
+    method = Rethink(epochs=0.2, optimiser="adamw", lr=3e-3, training=training)
     one, two = method(network, task, Budget()), method(other, task, Budget())
     for a, b in zip(one.state_dict().values(), two.state_dict().values(), strict=True):
         assert torch.equal(a, b)
-    other_seed = Rethink(epochs=1, optimiser="adamw", lr=3e-3, training="scratch-E", seed=1)
+    other_seed = replace(method, seed=1)
     assert not torch.equal(other_seed(network, task, Budget()).conv1.weight, one.conv1.weight)
+
+
+def test_scope_makes_a_predefined_or_a_discovered_shape(digits) -> None:
+    _, task = digits
+    network = build("cnn", task.input_shape, task.outputs, widths=(32, 64))
+    with (
+        torch.no_grad()
+    ):  # what most of the first layer's filters make, and what reads it, is next to nothing
+        network.conv1.weight[:24] *= 1e-3
+        network.conv2.weight[:, :24] *= 1e-3
+    shapes = {}
+    for scope in ("layer", "global"):
+        small = Rethink(scope=scope, ratio=0.6).new_network(network, task)
+        shapes[scope] = small.conv1.out_channels, small.conv2.out_channels
+    expected = Prune(importance="magnitude", scope="global", ratio=0.6, epochs=0)(network, task, Budget())
+    assert shapes["global"] == (expected.conv1.out_channels, expected.conv2.out_channels)
+    assert shapes["global"] != shapes["layer"]
 
 
 def test_it_learns_and_obeys_the_budget(digits) -> None:

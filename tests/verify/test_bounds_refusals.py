@@ -117,6 +117,23 @@ def test_arguments_that_turn_an_operator_round_are_refused(name):
         read(Function(TURNED[name]), torch.randn(1, 2, 4, 4))
 
 
+FIXED, WEIGHT = torch.randn(1, 4), torch.randn(4, 4)
+ELSEWHERE = {
+    "a bias": lambda x: torch.addmm(x, FIXED, WEIGHT),
+    "a bias of a convolution": lambda x: F.conv1d(torch.ones(1, 4, 4), torch.ones(4, 4, 1), x[0]),
+    "a bias and the data": lambda x: torch.addmm(x, x, WEIGHT),
+    "a weight": lambda x: torch.mm(FIXED, x.reshape(4, 1).expand(4, 4)),
+    "a divisor": lambda x: FIXED / x,
+}
+
+
+@pytest.mark.parametrize("name", ELSEWHERE)
+def test_a_product_whose_other_arguments_vary_is_refused(name):
+    """Its row bounds what the data do: a bias that varies would be taken for a fixed one."""
+    with pytest.raises(NotApplicable, match="node '"):
+        read(Function(ELSEWHERE[name]), torch.randn(1, 4))
+
+
 @torch.no_grad()
 def test_the_same_operators_in_their_usual_form_are_served():
     x = torch.randn(1, 2, 4, 4, dtype=torch.float64)

@@ -83,6 +83,31 @@ def test_decides_a_network_that_is_known():
     assert decide(net, [both], (1,)).answer in ("holds", "unknown")
 
 
+def test_the_proofs_box_holds_the_whole_case_and_the_attacks_lies_within(monkeypatch):
+    """Limits that single precision cannot hold: the proof takes the next number outside, the attack the one inside."""
+    import netwright.verify.vnnlib as module
+
+    net = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 1))
+    lower, upper = np.array([0.1, -0.3, 1 / 3, -1e6 - 0.1]), np.array([0.7, 0.2, 0.9, 1e6 + 0.7])
+    case = Case(lower, upper, np.ones((1, 1)), np.zeros(1))
+    seen = {}
+    bounds = module.crown_bounds
+    monkeypatch.setattr(module, "crown_bounds", lambda p, box: (seen.update(proof=box), bounds(p, box))[1])
+
+    class Attack:
+        def attack(self, network, box, budget):
+            seen["attack"] = box
+            return box.lower, None
+
+    decide(net, [case], (4,), attack=Attack())
+    outside, inside = (np.less_equal, np.greater_equal), (np.greater_equal, np.less_equal)
+    for box, sides in ((seen["proof"], outside), (seen["attack"], inside)):
+        for ours, exact, side in ((box.lower, lower, sides[0]), (box.upper, upper, sides[1])):
+            assert ours.dtype == torch.float32
+            assert side(ours.double().numpy().ravel(), exact).all()
+            np.testing.assert_allclose(ours.double().numpy().ravel(), exact, rtol=2e-7)  # the very next one
+
+
 # decided within seconds here; ours may say unknown where a complete verifier knows
 INSTANCES = (
     "mnist_fc",

@@ -151,7 +151,7 @@ def _forget(*packages: str) -> None:
 
 
 class _Watch:
-    """A pytest plugin: the method's own part of the conformance suite, quick tests first, and what came of it."""
+    """A pytest plugin: quick tests first, of the conformance suite the method's part, and what came of it."""
 
     def __init__(self, slug: str, durations: dict[str, float], told: Path) -> None:
         self.slug, self.known, self.told = slug, durations, told
@@ -162,7 +162,8 @@ class _Watch:
         times: dict[str, float] = {}
         for item in items:
             times[item.path] = times.get(item.path, 0.0) + self.known.get(item.nodeid, 0.0)
-        items.sort(key=lambda i: (times[i.path], str(i.path), self.known.get(i.nodeid, 0.0)))
+        last = lambda item: item.path.name == CONFORMANCE.name
+        items.sort(key=lambda i: (last(i), times[i.path], str(i.path), self.known.get(i.nodeid, 0.0)))
 
     def _wanted(self, item: Any) -> bool:
         if item.get_closest_marker("slow"):

@@ -109,6 +109,29 @@ def test_equals_the_plain_graph_network_without_its_extras():
     assert fast.rank(test).recall == pytest.approx(plain.rank(test).recall, abs=0.02)
 
 
+@pytest.mark.parametrize("transform", [True, False])
+def test_a_layer_of_ngcf_is_its_formula_in_dense_float64(transform):
+    """act((A + I) E W1 + (A E * E) W2), unit length, concatenated with the embeddings."""
+    matrix = random_matrix()
+    settings = NGCF(dim=5, layers=2, epochs=1, transform=transform, dropout=0.0)
+    fitted = settings.fit(matrix, budget=Budget(epochs=1))
+    a, e = dense_adjacency(matrix), fitted.weight_.detach().double()
+    layer, kept = e, [e]
+    maps = list(fitted.maps_)
+    assert len(maps) == (4 if transform else 0)
+    for k in range(2):
+        same = lambda x: x
+        first, second = (maps[2 * k].double(), maps[2 * k + 1].double()) if transform else (same, same)
+        layer = first(a @ layer + layer) + second((a @ layer) * layer)
+        layer = torch.where(layer > 0, layer, 0.2 * layer)
+        kept.append(layer / layer.norm(dim=1, keepdim=True))
+    expected = torch.cat(kept, 1).detach()
+    assert torch.allclose(fitted.embeddings_.double(), expected, atol=1e-5)
+    users = np.array([0, 4])
+    scores = expected[users] @ expected[matrix.shape[0] :].T
+    assert torch.allclose(fitted.scores(users).double(), scores, atol=1e-5)
+
+
 def test_learns_planted_groups_and_is_repeatable():
     train, test = planted()
     fitted = LightGCN(dim=16, epochs=30, lr=1e-2, batch_size=256).fit(train)
