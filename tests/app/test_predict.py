@@ -20,6 +20,7 @@ from torch import nn
 
 import netwright as nw
 from netwright.app.result import Result
+from netwright.app.ways import exchanged
 from netwright.core.errors import BadInput
 from netwright.core.load import signature_for, signature_of
 from netwright.core.metrics import evaluate
@@ -27,6 +28,8 @@ from netwright.core.network import seeded
 from netwright.core.signature import Signature
 from netwright.core.task import Task
 from netwright.data import task as open_task
+
+ROLES = ("train", "val", "test")
 
 
 def table(path: Path, rows: int, seed: int) -> pd.DataFrame:
@@ -221,10 +224,7 @@ def test_missing_values_are_filled_as_they_were(tmp_path: Path) -> None:
     task = open_task(tmp_path / "t.csv", target="sold", drop="price", missing="median")
     network = trained(task)
     found = nw.predict(written(network, task, tmp_path / "m.onnx"), tmp_path / "t.csv")
-    parts = [
-        evaluate(network, task, role)["accuracy"] * len(getattr(task, role))
-        for role in ("train", "val", "test")
-    ]
+    parts = [evaluate(network, task, role)["accuracy"] * len(getattr(task, role)) for role in ROLES]
     assert found.scores["accuracy"] == pytest.approx(sum(parts) / 300)
 
 
@@ -275,6 +275,17 @@ def test_pictures_for_a_file_that_has_its_channels_last(tmp_path: Path) -> None:
         nw.predict(file, tmp_path / "p/test").scores["accuracy"]
         == evaluate(network, task, "test")["accuracy"]
     )
+
+
+def test_arrays_for_a_network_that_takes_columns_first(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).integers(0, 256, (120, 1, 6, 6), np.uint8)
+    y = (x[:, 0, :, :3].mean((1, 2)) > 127).astype(np.int64)
+    np.savez(tmp_path / "a.npz", x=x, y=y)
+    task = exchanged(open_task(tmp_path / "a.npz"))
+    network = trained(task)
+    found = nw.predict(written(network, task, tmp_path / "m.onnx"), tmp_path / "a.npz")
+    parts = [evaluate(network, task, role)["accuracy"] * len(getattr(task, role)) for role in ROLES]
+    assert found.scores["accuracy"] == pytest.approx(sum(parts) / 120)
 
 
 def test_pictures_that_are_broken_or_unlabelled(tmp_path: Path) -> None:

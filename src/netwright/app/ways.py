@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from netwright.core.signature import Feature
+from netwright.core.signature import Feature, Input
 from netwright.core.split import ArraySplit, Normalise, first, take
 from netwright.core.task import Task
 
@@ -112,7 +112,9 @@ def _moments(task: Task) -> tuple[list[float], list[float]]:
 
 def exchanged(task: Task) -> Task:
     """The last two axes of every picture exchanged, for data from programs that count columns first."""
-    return _stored(task, lambda x: x.transpose(2, 3))
+    new = _stored(task, lambda x: x.transpose(2, 3))
+    told = task.inputs[0] if task.inputs else Input("input", ())
+    return replace(new, inputs=(replace(told, shape=new.input_shape, layout="CWH"), *task.inputs[1:]))
 
 
 def _stored(task: Task, change: Callable[[Tensor], Tensor]) -> Task:
