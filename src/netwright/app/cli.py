@@ -198,7 +198,7 @@ def compare(
         subject.warn(view)
         result = job(
             goal, subject.network, subject.task, Budget(seconds=clock.seconds), methods=_list(methods), radius=radius,
-            seed=seed, path=out, progress=view.trial, runner=f"ray:{ray}" if ray else "processes", clock=clock,
+            seed=seed, path=out, quiet=json_, runner=f"ray:{ray}" if ray else "processes", clock=clock,
             seen=subject.seen,
             as_it_is=True,  # it has been looked at
         )  # fmt: skip

@@ -62,6 +62,7 @@ def compare(
     seen: Seen | None = None,
     clock: Clock | None = None,
     as_it_is: bool = False,
+    quiet: bool = False,
 ) -> Comparison:
     """Try the methods of a goal on a network, each in a worker process of its own.
 
@@ -72,7 +73,8 @@ def compare(
     radius: verify only, the L-infinity radius around inputs (default: trials.default_radius).
     path: folder for the study (study.db), report.html and compare.json; the same call goes on there where an earlier
     one stopped. None keeps the study in a temporary folder for as long as the result lives.
-    progress: called with a trial's label and its news (core/study.py). runner: 'processes', 'ray' or
+    progress: called with a trial's label and its news (core/study.py); default: shown, as a bar or in lines, unless
+    `quiet`. runner: 'processes', 'ray' or
     'ray:ADDRESS', or a Runner. Candidates are judged on validation data only; what learns from those
     (calibrate) learns from one half of them and is judged on the other. seen: what is known of these rows
     (app/seen.py), default: they are looked at, for a network that the user gave. clock: one that runs already, such as
@@ -115,7 +117,11 @@ def compare(
         timing = 0.1 * clock.left if goal in TRANSFORMING else 0.0
         until = min(max(clock.end - timing, time.monotonic() + LEAST + spare), last - timing)
     limits = Limits(until=until, spare=spare, least=LEAST)
-    study.run(trials, run_trial, network, task, limits=limits, jobs=jobs, progress=progress, runner=where)
+    view = View(quiet or progress is not None)
+    with view.trials(len(trials), clock.end):
+        study.run(
+            trials, run_trial, network, task, limits=limits, jobs=jobs, progress=progress or view.trial, runner=where
+        )  # fmt: skip
     if goal in TRANSFORMING:
         seconds = 2.0 if last is None else min(2.0, 0.2 * (last - time.monotonic()) / len(trials))
         moment = math.inf if last is None else last

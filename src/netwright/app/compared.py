@@ -58,7 +58,8 @@ def _view(comparison: Comparison) -> dict[str, Any]:
     examples = number_of(comparison.examples, "validation example")
     return {
         "title": table.title(comparison).removesuffix(", validation data"),
-        "budget": "no limit" if seconds is None else f"{seconds:.0f} s",
+        "budget": "without a limit of time" if seconds is None else f"within {seconds:.0f} s for all methods",
+        "late": comparison.late,
         "best": None if best is None else best.label,
         "why": comparison.why_best.removeprefix("chosen: "),
         "chooses": comparison.original is not None,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -113,7 +112,8 @@ def trial_table(rows: list[dict[str, Any]], choice: Choice, metric: str) -> Any:
         if row["status"] == "done":
             cells = [
                 words.figure(metric, row.get(metric)), change_cell(row, metric),
-                f"{row.get('onnx_latency_ms', math.nan):.3f}", words.faster_cell(row), size_text(row["bytes"]),
+                f"{row['onnx_latency_ms']:.3f}" if "onnx_latency_ms" in row else "",
+                words.faster_cell(row), size_text(row["bytes"]) if "bytes" in row else "",
             ]  # fmt: skip
         table.add_row(star, row["label"], *cells, choice.why.get(row["key"], ""))
     below = words.level_line([row for row in rows if row["status"] == "done"])

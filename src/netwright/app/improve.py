@@ -47,8 +47,8 @@ def improve(
     methods: Sequence[str] | None = None,
     seed: int = 0,
     out: str | Path = "netwright-out",
-    quiet: bool = True,
     as_it_is: bool = False,
+    quiet: bool = False,
 ) -> Result:
     """`netwright improve` for Python: any module, any Task (such as `Task.from_loaders`).
 
@@ -56,6 +56,7 @@ def improve(
     primary metric may be lost (1.0: it does not matter). budget: of everything, opening and report included, in
     seconds, or text such as '5m'; what is the best by then is what comes back. as_it_is: go on with a network that
     seems to be fed wrongly (otherwise BadInput, if no better way to feed it is found).
+    Progress is shown, as a bar or in lines, unless `quiet`.
     """
     target = Target(2.0 if faster is None and smaller is None else faster, smaller, max_drop)
     seconds = parse_seconds(budget) if isinstance(budget, str) else float(budget)
@@ -186,7 +187,7 @@ class _Job:
         first = plan.first_round(self.target, self.asked.methods, self.budget, seed, spare)
         quick = [t for t in first if not trains(t)]
         self.planned = list(first)
-        with self.view.trials(len(first) + 2):
+        with self.view.trials(len(first) + 2, clock.end):
             rows = self._run(study, quick, ready, spare)
             share = plan.FIRST / (plan.FIRST + plan.SECOND)
             until = time.monotonic() + share * max(0.0, trained - time.monotonic())

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
+from rich.text import Text
 
 from netwright.core.plural import number_of
 from netwright.core.progress import Listener, Progress
@@ -22,8 +25,10 @@ class View:
         self.quiet = quiet
         # a file or a pipe has no width of its own: give tables room
         self.console = Console(quiet=quiet, highlight=False, width=None if sys.stdout.isatty() else 160)
+        self.live = not quiet and (sys.stdout.isatty() or self.console.is_jupyter)
         self._bar: Bar | None = None
         self._row: Any = None
+        self._count = self._ended = 0
 
     def say(self, text: str = "") -> None:
         (self._bar.console if self._bar else self.console).print(text, markup=False, soft_wrap=True)
@@ -47,9 +52,8 @@ class View:
     @contextmanager
     def working(self, what: str) -> Iterator[Listener]:
         """A bar for one long step; the listener it gives takes `core.progress` steps."""
-        if self.quiet or not sys.stdout.isatty():
-            if not self.quiet:
-                self.say(what)
+        if not self.live:
+            self.say(what)
             yield lambda _: None
             return
         with Bar(
@@ -65,30 +69,59 @@ class View:
             yield listener
 
     @contextmanager
-    def trials(self, count: int, done: int = 0) -> Iterator[None]:
-        """A bar over the trials of a study; `trial` moves it on."""
-        if self.quiet or not sys.stdout.isatty():
-            yield
-            return
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        with Bar(*columns, console=self.console) as bar:
-            self._bar, self._row = (
-                bar,
-                bar.add_task(f"trying {number_of(count, 'method')}", total=count, completed=done),
-            )
-            try:
+    def trials(self, count: int, ends: float = math.inf) -> Iterator[None]:
+        """A bar over the trials of a study, where there is no place for one a line for each; `trial` moves it on.
+
+        ends: when their time is over, on the clock of time.monotonic.
+        """
+        self._count, self._ended = count, 0
+        try:
+            if not self.live:
                 yield
-            finally:
-                self._bar = self._row = None
+                return
+            columns = (
+                TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), Left(ends),
+            )  # fmt: skip
+            with Bar(*columns, console=self.console) as bar:
+                self._bar, self._row = bar, bar.add_task(f"trying {number_of(count, 'method')}", total=count)
+                yield
+        finally:
+            self._bar = self._row = None
+            self._count = 0
 
     def trial(self, label: str, news: Any) -> None:
         """Progress or the end of one trial, as `Study.run` reports it."""
-        if self._bar is None:
+        if not self._count:
             return
-        if isinstance(news, Progress):
+        if self._bar is None:
+            if not isinstance(news, Progress):
+                self._ended += 1
+                self.say(
+                    f"  {self._ended} of {self._count}: {label}: {news['status']}, {news['seconds']:.0f} s"
+                )
+        elif isinstance(news, Progress):
             self._bar.update(self._row, description=f"{label}: {news.note}"[:60].ljust(60))
         else:
             self._bar.advance(self._row)
+
+
+class Left(ProgressColumn):
+    """'at most 1:05 left', from the time at which the budget is over."""
+
+    def __init__(self, ends: float) -> None:
+        super().__init__()
+        self.ends = ends
+
+    def render(self, task: Any) -> Text:
+        return Text(time_left(self.ends - time.monotonic()))
+
+
+def time_left(seconds: float) -> str:
+    """'at most 1:05 left'; '' without an end."""
+    if math.isinf(seconds):
+        return ""
+    minutes, rest = divmod(max(0, math.ceil(seconds)), 60)
+    return f"at most {minutes}:{rest:02d} left"
 
 
 class Stopped(Exception):
