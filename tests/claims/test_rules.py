@@ -100,11 +100,12 @@ def test_what_is_committed_follows_from_its_rows(slug: str) -> None:
     refuse = lambda text: pytest.fail(f"{path.name} is no valid JSON: it holds {text}")
     written = json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
     module = CLAIMS[slug]
-    changed = written["setting"] != module.CLAIM.setting or "bed" not in written
+    if "bed" not in written:
+        pytest.skip("measured before rules were code: to be measured again")
     try:
         measured, rule = module.judge(written["rows"]), module.CLAIM.rule
     except KeyError:
-        if changed:
+        if written["setting"] != module.CLAIM.setting:
             pytest.skip("the claim has other rows since: to be measured again")
         raise
     for name, now in (("figures", measured.figures), ("bed", measured.bed)):

@@ -9,6 +9,7 @@ from torch import nn
 
 from netwright.claims.beds.maps import score, smooth_gradient
 from netwright.claims.beds.scenes import _paste, scenes
+from netwright.claims.explain import smooth_gradcampp as smooth
 from netwright.claims.inspect.cka import Seen, correlation_analysis, identified, regression
 
 
@@ -22,7 +23,7 @@ def test_maps_are_scored_as_the_claims_say() -> None:
     both = torch.tensor([2, 1])
     found = score(heat, inside, both)
     assert found["pointing"] == 0.5
-    assert found["iou_several"] == 1.0
+    assert found["iou_several"] == found["iou_at_0"] == found["iou_at_0.25"] == found["iou_at_0.5"] == 1.0
     # above 0: 4 of 16; above a quarter and a half of the maximum: one pixel outside, of 5
     assert found["iou_one"] == pytest.approx((4 / 16 + 0 + 0) / 3)
     assert found["energy"] == pytest.approx((1 + 0.8 / 4.0) / 2)
@@ -83,3 +84,29 @@ def test_identified_counts_both_sides() -> None:
     similarity = torch.tensor([[0.9, 0.1], [0.95, 0.2]])
     # rows: first right, second wrong; columns: first belongs to the second layer, second right
     assert identified(similarity) == 0.5
+
+
+def test_each_threshold_has_a_figure_of_its_own_and_they_average_to_the_whole() -> None:
+    inside = torch.zeros(1, 4, 4, dtype=torch.bool)
+    inside[:, :2, :2] = True
+    heat = torch.zeros(1, 4, 4)
+    heat[0, :2, :2], heat[0, 2, :], heat[0, 3, 3] = 0.4, 0.2, 1.0
+    found = score(heat, inside, torch.tensor([2]))
+    assert found["iou_at_0"] == pytest.approx(4 / 9)
+    assert found["iou_at_0.25"] == pytest.approx(4 / 5)
+    assert found["iou_at_0.5"] == 0
+    assert found["iou_several"] == pytest.approx((4 / 9 + 4 / 5) / 3)
+
+
+def test_the_toy_versions_of_smooth_maps_are_what_they_say() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 256, 8), nn.ReLU(), nn.Linear(8, 3)
+    ).eval()  # fmt: skip
+    x, target = torch.randn(2, 1, 16, 16), torch.tensor([0, 2])
+    sharp, blurred = (way(network, x, target) for way in (smooth.plus_plus, smooth.blurred))
+    assert blurred[0, 8, 8].item() == pytest.approx(sharp[0, 4:13, 4:13].mean().item(), abs=1e-6)
+    assert blurred[1, 0, 0].item() == pytest.approx(sharp[1, :5, :5].mean().item(), abs=1e-6)
+    same = smooth.mean_of_maps(network, x, target, sigma=0.0)
+    torch.testing.assert_close(same, sharp)
+    assert not torch.allclose(smooth.mean_of_maps(network, x, target), sharp, atol=1e-3)

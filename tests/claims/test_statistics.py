@@ -20,6 +20,8 @@ def test_the_interval_of_a_difference_is_that_of_the_paired_t_test() -> None:
     assert found["mean"] == pytest.approx((a - b).mean())
     assert found["interval"] == "paired t, 95 %"
     assert found["seeds"] == 5
+    with pytest.raises(KeyError, match="'c'"):
+        difference(rows, "a", "c", "gain")
     assert differences(rows, "a", ("b",), ("gain",)) == {"gain: a less b": found}
 
 

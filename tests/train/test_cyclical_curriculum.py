@@ -9,6 +9,7 @@ from netwright.core.fit import Fit
 from netwright.core.initialise import reinitialised
 from netwright.core.metrics import evaluate
 from netwright.core.task import Task
+from netwright.train import cyclical_curriculum as module
 from netwright.train.cyclical_curriculum import CyclicalCurriculum, draw, example_losses, sizes
 
 
@@ -28,6 +29,11 @@ def test_the_paper_s_cycle_of_sizes():
     assert sum(sizes(7.3)) == pytest.approx(7.3)
     assert sizes(3.0, cycle="grow") == [0.25, 0.5, 1, 1, 0.25]
     assert sizes(2.5, cycle="shrink") == [1, 0.5, 0.25, 0.25, 0.25, 0.25]
+    assert sizes(4.5, cycle="sharp") == [0.25, 0.5, 1, 0.25, 0.5, 1, 0.25, 0.5, 0.25]
+    assert sizes(3.0, full_first=True) == [1, 0.5, 0.25, 0.5, 0.75]
+    assert sizes(3.0, cycle="sharp", full_first=True) == [1, 0.25, 0.5, 1, 0.25]
+    assert sizes(3.0, cycle="grow", full_first=True) == sizes(3.0, cycle="grow")
+    assert sizes(3.0, start=1.0) == sizes(3.0, start=1.0, cycle="sharp") == [1, 1, 1]
     with pytest.raises(BadInput, match="start"):
         sizes(5, start=0)
 
@@ -113,3 +119,35 @@ def test_it_learns_and_repeats():
     first, second = (method(network(), task, Budget()) for _ in range(2))
     assert evaluate(first, task)["accuracy"] > 0.85
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+
+
+def test_rescoring_asks_the_network_that_learns_before_every_round_and_pays_for_it(monkeypatch):
+    task, scored, chosen, fits, meters = task_of(), [], [], [], []
+    n, select, original, begin = len(task.train), type(task.train).select, Fit.__call__, Budget.start
+    losses_of = module.example_losses
+
+    def scoring(network, task):
+        losses = losses_of(network, task)
+        scored.append(losses)
+        return losses
+
+    monkeypatch.setattr(module, "example_losses", scoring)
+    monkeypatch.setattr(type(task.train), "select", lambda s, i: (chosen.append(i), select(s, i))[1])
+    monkeypatch.setattr(Fit, "__call__", lambda self, *a, **k: (fits.append(1), original(self, *a, **k))[1])
+    monkeypatch.setattr(Budget, "start", lambda self: (meters.append(begin(self)), meters[-1])[1])
+    method = CyclicalCurriculum(epochs=8, fit=Fit(lr=3e-2, schedule="constant"), rescore=True)
+    trained = method(network(), task, Budget())
+    rounds = [round(size * n) for size in sizes(8, full_first=True)]
+    assert len(fits) == 1  # no first training
+    assert [len(i) for i in chosen[1:]] == rounds
+    assert len(scored) == len(rounds)
+    assert meters[0].samples == sum(rounds) + len(rounds) * n
+    assert scored[-1].mean() < 0.8 * scored[0].mean()  # by the network as it is then
+    for index, (losses, picked) in enumerate(zip(scored, chosen[1:], strict=True)):
+        easy = 1 / losses.maximum(torch.quantile(losses, 0.05))
+        assert torch.equal(picked, draw(easy, len(picked), seed=index))
+    assert evaluate(trained, task)["accuracy"] > 0.8
+    with pytest.raises(BadInput, match="random"):
+        CyclicalCurriculum(order="random", rescore=True)(network(), task, Budget())
+    with pytest.raises(NotApplicable, match="score"):
+        CyclicalCurriculum(rescore=True)(network(), task, Budget(samples=100))

@@ -43,6 +43,8 @@ def column(rows: Iterable[dict[str, Any]], arm: str, figure: str) -> dict[int, f
 def paired(rows: Sequence[dict[str, Any]], arm: str, baseline: str, figure: str) -> list[float]:
     """arm - baseline, seed by seed."""
     a, b = column(rows, arm, figure), column(rows, baseline, figure)
+    if not (a and b):
+        raise KeyError(f"no rows of '{arm}' and '{baseline}' that hold {figure}")
     return [a[seed] - b[seed] for seed in sorted(a.keys() & b.keys())]
 
 

@@ -84,16 +84,18 @@ def network(seed: int, hidden: bool = False) -> tuple[nn.Module, Task, Scenes]:
     return net.eval(), task, test
 
 
-def measure_arms(scale: Scale, arms: Mapping[str, Explain], hidden: bool = False) -> list[dict[str, Any]]:
+def measure_arms(
+    scale: Scale, arms: Mapping[str, Explain], hidden: bool = False, count: int | None = None
+) -> list[dict[str, Any]]:
     """A row per seed and arm: pointing, energy, IoU on scenes of several objects, deletion and insertion.
 
-    hidden: the network with a hidden layer behind its maps.
+    hidden: the network with a hidden layer behind its maps. count: test scenes a seed, where not the scale's.
     """
     rows = []
     for seed in scale.seeds:
         net, task, test = network(seed, hidden)
         net = net.to(scale.device)
-        count = IMAGES[scale.name]
+        count = count or IMAGES[scale.name]
         chosen = torch.randperm(len(test.targets), generator=torch.Generator().manual_seed(seed))[:count]
         x = next(iter(task.test.select(chosen).batches(count)))[0].to(scale.device)
         target = test.targets[chosen].to(scale.device)
@@ -123,6 +125,10 @@ def score(heat: Tensor, inside: Tensor, objects: Tensor) -> dict[str, float]:
         "energy": energy.mean().item(),
         "iou_several": iou[objects > 1].mean().item(),
         "iou_one": iou[objects == 1].mean().item(),
+        **{
+            f"iou_at_{threshold:g}": overlap[objects > 1].mean().item()
+            for threshold, overlap in zip(THRESHOLDS, overlaps, strict=True)
+        },
     }
 
 
