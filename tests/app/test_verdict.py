@@ -31,6 +31,13 @@ def test_the_difference_comes_with_its_interval_and_its_examples():
     )
 
 
+def test_examples_that_the_network_may_have_seen_are_not_called_fresh():
+    before, after = figures(1, accuracy=0.95), figures(2.5, accuracy=0.95)
+    moved = {"accuracy": Change(0.0, -0.01, 0.01, 2000)}
+    _, sentence = verdict.judge(before, after, nw.Target(faster=2), "accuracy", moved, fresh=False)
+    assert sentence.endswith("on 2,000 test examples that the given network may have seen.")
+
+
 def test_a_target_missed_by_a_hair_does_not_read_as_met():
     met, sentence = judge(
         figures(1, accuracy=0.95), figures(1.9996, 5, accuracy=0.939996), nw.Target(faster=2, max_drop=0.01)

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from netwright.app.suspicion import gains
 from netwright.core.errors import NotApplicable
 from netwright.core.network import Inputs, as_tuple, call, device_of, evaluating, move
 from netwright.core.split import LoaderSplit, Split, take
@@ -134,14 +135,7 @@ def _gains(network: nn.Module, split: Split, kind: str) -> Tensor:
         for x, y in _some(split, ROWS, 32):
             outputs.append(call(network, move(x, device)).double().cpu())
             targets.append(y)
-    guess, truth = torch.cat(outputs), torch.cat(targets)
-    if kind == "classification":
-        return (guess.argmax(1) == truth).double()
-    if kind == "multilabel":
-        return ((guess > 0) == truth.bool()).double().mean(1)
-    y = truth.double().reshape(len(truth), -1)
-    error = (guess.reshape(y.shape) - y).pow(2).sum(1)
-    return 1 - error / (y - y.mean(0)).pow(2).sum(1).mean().clamp_min(1e-12)
+    return gains(torch.cat(outputs), torch.cat(targets), kind)
 
 
 def _some(split: Split, rows: int, size: int) -> Iterator[tuple[Inputs, Tensor]]:
