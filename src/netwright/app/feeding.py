@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from netwright.app.suspicion import SIGNIFICANT, doubt, gains
 from netwright.app.ways import Way, ways
+from netwright.core.budget import time_left
 from netwright.core.errors import BadInput
 from netwright.core.load import check_fits
 from netwright.core.metrics import outputs_of
@@ -20,7 +21,10 @@ from netwright.core.split import take
 from netwright.core.task import Task
 
 ROWS, FEWEST = 1_000, 100
-SECONDS = 4.0  # for a look at validation rows, and for all the ways together
+SECONDS, SHARE = (
+    4.0,
+    0.1,
+)  # for a look at validation rows, or all the ways together; of the time left, where less
 _SHOWN = 6
 
 
@@ -99,14 +103,15 @@ def _stopped(why: str, tried: list[_Score]) -> BadInput:
 
 
 def _affordable(network: nn.Module, task: Task, times: int) -> int:
-    """How many rows the network looks at in SECONDS, that many times over; at least FEWEST, at most ROWS."""
+    """How many rows the network looks at in the time for it, that many times over; at least FEWEST, at most ROWS."""
     inputs = move(task.example(32), device_of(network))
     with evaluating(network), torch.no_grad():
         call(network, inputs)  # the first call prepares
         began = time.perf_counter()
         call(network, inputs)
     each = (time.perf_counter() - began) / len(inputs[0])
-    return max(FEWEST, min(ROWS, int(SECONDS / times / max(each, 1e-9))))
+    seconds = min(SECONDS, SHARE * time_left())
+    return max(FEWEST, min(ROWS, int(seconds / times / max(each, 1e-9))))
 
 
 def _score(network: nn.Module, label: str, task: Task, rows: int) -> _Score:

@@ -185,6 +185,9 @@ def as_the_network_wants(name: str, network: nn.Module, task: Task, as_it_is: bo
     if inside:
         task = task.raw()
         notes.append("the file normalises its inputs itself, as it says")
+    elif task.normalise is not None and facts_of(network).get("types", ())[:1] == ["uint8"]:
+        task, inside = task.raw(), True
+        notes.append("the file takes bytes: pixels as they are")
     network, text = single(network, task.example(8))
     said = [facts_of(network).get("scores", ""), text]
     network, task, text = laid_out(network, task)
