@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
@@ -15,10 +16,10 @@ from typing import Any
 
 import torch
 from tests.conformance.cases import SETTINGS
-from tests.conformance.networks import CLASSES, subject
+from tests.conformance.networks import CLASSES, slow_subject, subject
 from torch import Tensor, nn
 
-from netwright.core.budget import Budget, Target
+from netwright.core.budget import Budget, Target, within
 from netwright.core.catalogue import Method
 from netwright.core.contracts import Box
 from netwright.core.errors import NotApplicable
@@ -225,3 +226,29 @@ def predictor(row: Method, name: str) -> None:
         score, again = twice(lambda: built(row)(network))
     assert math.isfinite(score)
     assert score == again
+
+
+SECOND, ALLOWED = Budget(seconds=1), 5.0
+
+
+@refusable
+def ends_in_time(row: Method) -> None:
+    """A budget of a second ends within five, although a pass of this network takes a good part of it. Counted in
+    seconds of the processor, of which a busy machine gives fewer, never more."""
+    networks = [slow_subject(seed)[0] for seed in range(max(1, row.networks))]
+    _, task = slow_subject()
+    inputs = task.example(4)
+    box = Box(inputs[0] - 0.02, inputs[0] + 0.02, torch.zeros(4, dtype=torch.int64))
+    run = {
+        "Transform": lambda method: method(networks[0], task, SECOND),
+        "Verifier": lambda method: method(networks[0], box, SECOND),
+        "Explainer": lambda method: method(networks[0], inputs[0]),
+        "Analysis": lambda method: method(*networks, task.val),
+    }[row.contract]
+    method, start = built(row), time.process_time()
+    try:
+        with within(SECOND.seconds if row.contract in ("Explainer", "Analysis") else None):
+            run(method)
+    finally:
+        spent = time.process_time() - start
+        assert spent < ALLOWED, f"a budget of 1 s took {spent:.1f} s"

@@ -8,6 +8,7 @@ A subject is trained for a moment, so that its weights and batch statistics mean
 from __future__ import annotations
 
 import copy
+import time
 from collections.abc import Callable
 from functools import cache
 
@@ -110,6 +111,23 @@ class Bare(nn.Module):
         return self.head(self.relu(self.hidden(x.flatten(1))))
 
 
+class Slow(Bare):
+    """A pass that takes its time, whatever the batch."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        burn(PASS)
+        return super().forward(x)
+
+
+PASS = 0.15  # seconds of the processor
+
+
+def burn(seconds: float) -> None:
+    end = time.process_time() + seconds
+    while time.process_time() < end:
+        pass
+
+
 def _examples(shape: tuple[int, ...], count: int, seed: int) -> tuple[Tensor, Tensor]:
     """A prototype per class under noise: easy, yet no network gets it for nothing."""
     draw = torch.Generator().manual_seed(99)
@@ -156,3 +174,11 @@ def subject(name: str, seed: int = 0) -> tuple[nn.Module, Task]:
     """A fresh copy of the network trained from this seed, in evaluation mode, and its task."""
     network, task = _trained(name, seed)
     return copy.deepcopy(network), task
+
+
+def slow_subject(seed: int = 0) -> tuple[nn.Module, Task]:
+    """The bare network, its weights in one whose passes are slow."""
+    bare, task = _trained("bare", seed)
+    network = Slow()
+    network.load_state_dict(bare.state_dict())
+    return network.eval(), task

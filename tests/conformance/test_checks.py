@@ -141,3 +141,16 @@ def test_verifiers():
     for wrong in (Rash(), Alarmed()):
         with pytest.raises(AssertionError):
             checks.verifier(row(wrong), "bare")
+
+
+def test_a_method_that_takes_no_notice_of_its_budget_is_noticed():
+    def heedless(network, task, budget):
+        for _ in range(40):
+            network(*task.example())
+        return clone(network)
+
+    patient = SimpleNamespace(contract="Transform", **vars(row(copied)))
+    assert checks.ends_in_time(patient) == ""
+    hasty = SimpleNamespace(contract="Transform", **vars(row(heedless)))
+    with pytest.raises(AssertionError, match="a budget of 1 s took"):
+        checks.ends_in_time(hasty)

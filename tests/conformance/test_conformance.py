@@ -64,6 +64,19 @@ def test_it_serves_some_network(row, tmp_path):
 
 
 @pytest.mark.parametrize(
+    "row",
+    [
+        r
+        for r in catalogue.methods().values()
+        if r.contract in ("Transform", "Analysis", "Explainer", "Verifier")
+    ],
+    ids=lambda r: r.slug,
+)
+def test_a_budget_of_a_second_ends_in_time(row):
+    print(checks.ends_in_time(row) or "ended")
+
+
+@pytest.mark.parametrize(
     "row", [r for r in catalogue.methods().values() if r.contract in ALONE], ids=lambda r: r.slug
 )
 def test_methods_that_start_from_no_network(row, tmp_path):

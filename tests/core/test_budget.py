@@ -1,7 +1,17 @@
+import math
+
 import pytest
 
-from netwright.core.budget import Budget, parse_fraction, parse_seconds
-from netwright.core.errors import BadInput
+from netwright.core.budget import (
+    Budget,
+    check_time,
+    in_time,
+    parse_fraction,
+    parse_seconds,
+    time_left,
+    within,
+)
+from netwright.core.errors import BadInput, NotApplicable
 
 
 @pytest.mark.parametrize(
@@ -50,3 +60,19 @@ def test_part_scales_every_limit():
 def test_negative_budget_is_refused():
     with pytest.raises(BadInput, match="epochs"):
         Budget(epochs=-1)
+
+
+def test_the_time_set_around_counts_for_what_takes_no_budget():
+    assert time_left() == math.inf
+    with within(100), within(None), within(200):
+        assert 90 < time_left() <= 100
+        assert 90 < Budget(epochs=3).start().left().seconds <= 100
+        assert Budget(seconds=5).start().seconds == 5
+        check_time("this")
+        assert list(in_time(range(3))) == [0, 1, 2]
+    with within(0):
+        assert Budget(epochs=3).start().exhausted
+        assert list(in_time(range(3))) == [0], "the first one at least"
+        with pytest.raises(NotApplicable, match="tracing it needs more time"):
+            check_time("tracing it")
+    assert time_left() == math.inf

@@ -97,3 +97,15 @@ def gone(pid: int, patience: float = 5.0) -> bool:
 def test_free_memory_is_what_the_machine_could_have():
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     assert 0 < free_memory() <= total
+
+
+def test_a_study_with_an_end_ends_what_hangs_and_starts_nothing_after_it(tmp_path):
+    study = Study(tmp_path / "study.db", {})
+    study.run([Trial("well")], study_functions.misbehave)  # the fork server is up
+    start = time.monotonic()
+    rows = study.run(
+        [Trial("hang"), Trial("late", {"never": "started"})], study_functions.misbehave,
+        limits=Limits(until=start + 3, spare=1, least=1.5),
+    )  # fmt: skip
+    assert time.monotonic() - start < 20
+    assert [(row["slug"], row["status"]) for row in rows] == [("hang", "timed out")]

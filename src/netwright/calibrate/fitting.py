@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from netwright.core import progress
-from netwright.core.budget import Meter
+from netwright.core.budget import Budget, Meter, within
 from netwright.core.errors import NotApplicable
 from netwright.core.metrics import outputs_of
 from netwright.core.network import clone, device_of
@@ -34,11 +34,17 @@ def follow(network: nn.Module, calibration: nn.Module, task: Task) -> nn.Module:
     return whole.eval()
 
 
-def validation_logits(network: nn.Module, task: Task) -> tuple[Tensor, Tensor]:
-    """Outputs (N, C) and classes (N,) of the validation split, the only data a calibrator sees."""
+def validation_logits(
+    network: nn.Module,
+    task: Task,
+    budget: Budget = Budget(),  # noqa: B008  frozen
+) -> tuple[Tensor, Tensor]:
+    """Outputs (N, C) and classes (N,) of the validation split, the only data a calibrator sees; of as much of it as
+    half of the budget's seconds allow, a batch at least."""
     if task.kind != "classification":
         raise NotApplicable(f"calibration needs a classification task, '{task.name}' is {task.kind}")
-    logits, targets = outputs_of(network, task.val)
+    with within(budget.part(0.5).seconds):
+        logits, targets = outputs_of(network, task.val)
     if logits.dim() != 2 or logits.shape[1] != task.outputs:
         raise NotApplicable(
             f"calibration needs outputs (batch, {task.outputs}); this network gives {tuple(logits.shape)}"

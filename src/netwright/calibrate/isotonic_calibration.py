@@ -77,7 +77,7 @@ class IsotonicCalibration:
     """
 
     def __call__(self, network: nn.Module, task: Task, budget: Budget) -> nn.Module:
-        logits, targets = validation_logits(network, task)
+        logits, targets = validation_logits(network, task, budget)
         return follow(network, Isotonic(fit(logits, targets)), task)
 
 

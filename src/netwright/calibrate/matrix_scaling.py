@@ -45,7 +45,7 @@ class MatrixScaling:
     seed: int = 0
 
     def __call__(self, network: nn.Module, task: Task, budget: Budget) -> nn.Module:
-        logits, targets = validation_logits(network, task)
+        logits, targets = validation_logits(network, task, budget)
         refuse_separable(logits, targets)
         meter = budget.start()
         strength = self.choose(logits.double(), targets, meter)

@@ -41,7 +41,7 @@ class TemperatureScaling:
     """
 
     def __call__(self, network: nn.Module, task: Task, budget: Budget) -> nn.Module:
-        logits, targets = validation_logits(network, task)
+        logits, targets = validation_logits(network, task, budget)
         refuse_separable(logits, targets)
         return follow(network, Temperature(fit(logits.double(), targets)), task)
 

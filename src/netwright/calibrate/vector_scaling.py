@@ -38,7 +38,7 @@ class VectorScaling:
     """
 
     def __call__(self, network: nn.Module, task: Task, budget: Budget) -> nn.Module:
-        logits, targets = validation_logits(network, task)
+        logits, targets = validation_logits(network, task, budget)
         refuse_separable(logits, targets)
         return follow(network, Vector(*fit(logits.double(), targets, budget.start())), task)
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from netwright.core.budget import Budget, Meter
+from netwright.core.budget import Budget, Meter, within
 from netwright.core.errors import BadInput, NotApplicable
 from netwright.core.fit import Fit
 from netwright.core.initialise import reinitialised
@@ -68,7 +68,8 @@ class CyclicalCurriculum:
         def batches(index: int) -> Iterator[Batch]:
             weights = scores
             if self.rescore:
-                weights = self._weights(fresh, task)
+                with within(meter.left().part(0.5).seconds):
+                    weights = self._weights(fresh, task)
                 meter.spend(samples=len(task.train))
             chosen = draw(weights, counts[index], seed=self.seed * 10_007 + index)
             return task.train.select(chosen).batches(
@@ -87,7 +88,8 @@ class CyclicalCurriculum:
         scorer = reinitialised(network, self.seed)
         first = budget.part(0.5).start()  # the other half is the second network's
         replace(self.fit, epochs=epochs, seed=self.seed)(scorer, task, meter=first)
-        weights = self._weights(scorer, task)
+        with within(meter.left().part(0.5).seconds):
+            weights = self._weights(scorer, task)
         meter.spend(first.samples + n, first.epochs)
         return weights
 
@@ -155,7 +157,13 @@ def draw(scores: Tensor, count: int, seed: int) -> Tensor:
 
 
 def example_losses(network: nn.Module, task: Task) -> Tensor:
-    """The loss of every training example (N,), in the split's order."""
+    """The loss of every training example (N,), in the split's order. Those that the time set around it
+    (core/budget.py) leaves no time for have the mean loss of the others."""
+    losses = _losses(network, task)
+    return torch.cat([losses, losses.mean().expand(len(task.train) - len(losses))])
+
+
+def _losses(network: nn.Module, task: Task) -> Tensor:
     outputs, targets = outputs_of(network, task.train)
     if task.kind == "classification":
         return F.cross_entropy(outputs, targets, reduction="none")
