@@ -1,10 +1,13 @@
+import html
 import json
+import re
 import sys
 
 import cloudpickle
 import numpy as np
 import onnxruntime
 import pytest
+import torch
 from rich.console import Console
 from torch import nn
 
@@ -100,6 +103,20 @@ def test_the_same_call_again_does_nothing_again(compressed, network, task, folde
     )  # fmt: skip
     assert again.rows == compressed.rows
     assert heard == []
+
+
+def test_a_folder_gets_a_report_whose_code_brings_the_network_back(compressed, task, folder, monkeypatch):
+    page = html.unescape((folder / "report.html").read_text())
+    document = json.loads((folder / "compare.json").read_text())
+    assert document["best"] == compressed.best.row["key"]
+    load, export = re.findall(r"<pre>.*?<code>(.*?)</code></pre>", page, re.S)
+    monkeypatch.chdir(folder)
+    names: dict[str, object] = {}
+    exec(load, names)
+    x = task.example(4)[0]
+    assert torch.equal(names["network"](x), compressed.best.network(x))
+    exec(export.split("\n", 1)[1], names | {"task": task})
+    assert (folder / "model.onnx").stat().st_size > 500
 
 
 def test_another_network_is_refused(compressed, task, folder):

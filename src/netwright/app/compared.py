@@ -105,8 +105,8 @@ study = nw.Study("{path}")
 # {label}: a torch.nn.Module; {takes}
 network = study.network("{key}")"""
 
-_EXPORT = """comparison = nw.compare("{goal}", network, task, path="{folder}")   # as before: nothing runs twice
-comparison.best.export("model.onnx")   # takes the data as they are; .pt2 likewise"""
+_EXPORT = """task = nw.task("{task}")   # the task of this comparison, by its name or path
+nw.export(network, task.raw().example(2), "model.onnx", task.front)   # takes the data as they are; .pt2 likewise"""
 
 
 def _load(comparison: Comparison) -> list[str]:
@@ -119,7 +119,5 @@ def _load(comparison: Comparison) -> list[str]:
     best = comparison.best
     row = able[0] if best is None else best.row
     takes = "it takes normalised inputs" if comparison.task.normalise else "it takes the data as they are"
-    code = [_LOAD.format(path=comparison.study.path.name, key=row["key"], label=row["label"], takes=takes)]
-    if best is not None:
-        code.append(_EXPORT.format(goal=comparison.goal, folder="."))
-    return code
+    load = _LOAD.format(path=comparison.study.path.name, key=row["key"], label=row["label"], takes=takes)
+    return [load, _EXPORT.format(task=comparison.task.name)]
