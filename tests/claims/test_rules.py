@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from netwright import claims as claims_package
 from netwright.claims.record import module_of
 from netwright.claims.rule import Part, Rule
 from netwright.core import catalogue
@@ -27,6 +28,15 @@ def claims() -> dict[str, Any]:
 
 
 CLAIMS = claims()
+
+
+def test_a_claims_folder_holds_claims_and_nothing_else() -> None:
+    """What several claims share stands in beds/, so that one look at a folder tells which methods have a claim."""
+    root = Path(claims_package.__file__).parent
+    found = {
+        path for path in root.glob("*/*.py") if path.name != "__init__.py" and path.parent.name != "beds"
+    }
+    assert found == {Path(module.__file__) for module in CLAIMS.values()}
 
 
 def made_up(part: Part, met: bool) -> Any:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from netwright.claims.beds.scenes import Scenes, scenes
 from netwright.claims.beds.trained import cache_folder
+from netwright.claims.clock import uncounted
 from netwright.claims.record import Scale
 from netwright.claims.rule import Part
 from netwright.claims.statistics import mean
@@ -79,7 +80,8 @@ def network(seed: int, hidden: bool = False) -> tuple[nn.Module, Task, Scenes]:
     if path.exists():
         net.load_state_dict(load_state(path)[0])
     else:
-        Fit(epochs=4, batch_size=64, lr=3e-3, seed=seed)(net, task)
+        with uncounted():
+            Fit(epochs=4, batch_size=64, lr=3e-3, seed=seed)(net, task)
         save_state(path, net.state_dict())
     return net.eval(), task, test
 

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from netwright.claims.beds.trained import cache_folder
+from netwright.claims.clock import uncounted
 from netwright.core.checkpoint import load_state, save_state
 from netwright.core.contracts import Box
 from netwright.core.fit import Fit, State
@@ -34,7 +35,8 @@ def subject(kind: str, seed: int) -> tuple[nn.Module, Task]:
     if path.exists():
         network.load_state_dict(load_state(path)[0])
     else:
-        _train(network, kind, task, seed)
+        with uncounted():
+            _train(network, kind, task, seed)
         save_state(path, network.state_dict())
     return network.eval(), task
 
