@@ -187,6 +187,7 @@ def compare(
 
     clock = Clock(parse_seconds(budget), began)
     with screen.open_screen(quiet=json_) as view, clock.command():
+        view.clock = clock
         with clock.opening():
             subject = open_subject(
                 model, task, seed, out, view,

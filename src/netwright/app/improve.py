@@ -89,6 +89,7 @@ def run(
     runner = open_runner(f"ray:{ray}" if ray else "processes")
     name = task if isinstance(task, str) else ""
     asked = Asked(target, clock.seconds, methods, seed, out, name, task_options or {})
+    view.clock = clock
     with clock.command():
         runner.warm()  # it loads torch while we open the network
         with clock.opening():

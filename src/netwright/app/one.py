@@ -62,6 +62,7 @@ def run(
 ) -> dict[str, Any]:
     """Build the method from its catalogue row, run it by its contract, show and write what came of it; all of it in
     the time of the clock."""
+    view.clock = clock
     method = catalogue.method(slug or default(goal))
     if method.goal != goal:
         raise BadInput(

@@ -14,12 +14,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, TextCol
 from rich.progress import Progress as Bar
 from rich.text import Text
 
+from netwright.app.clock import Clock
 from netwright.core.plural import number_of
 from netwright.core.progress import Listener, Progress
 
 
 class View:
-    """The terminal of one command."""
+    """The terminal of one command. clock: the command's, for the time that is left."""
+
+    clock: Clock | None = None
 
     def __init__(self, quiet: bool = False) -> None:
         self.quiet = quiet
@@ -56,9 +59,11 @@ class View:
             self.say(what)
             yield lambda _: None
             return
-        with Bar(
-            TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), console=self.console
-        ) as bar:
+        columns = (
+            TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(),
+            Left(math.inf if self.clock is None else self.clock.end),
+        )  # fmt: skip
+        with Bar(*columns, console=self.console) as bar:
             row = bar.add_task(what, total=None)
 
             def listener(p: Progress) -> None:
@@ -106,22 +111,28 @@ class View:
 
 
 class Left(ProgressColumn):
-    """'at most 1:05 left', from the time at which the budget is over."""
+    """'at most 1:05 left', from the time at which the budget is over; 'about 0:40 left' where the pace so far says
+    that it will be sooner."""
 
     def __init__(self, ends: float) -> None:
         super().__init__()
         self.ends = ends
 
     def render(self, task: Any) -> Text:
-        return Text(time_left(self.ends - time.monotonic()))
+        most = self.ends - time.monotonic()
+        if task.total and task.completed and task.elapsed:
+            pace = task.elapsed * (task.total / task.completed - 1)
+            if pace < most:
+                return Text(time_left(pace, "about"))
+        return Text(time_left(most))
 
 
-def time_left(seconds: float) -> str:
+def time_left(seconds: float, how: str = "at most") -> str:
     """'at most 1:05 left'; '' without an end."""
     if math.isinf(seconds):
         return ""
     minutes, rest = divmod(max(0, math.ceil(seconds)), 60)
-    return f"at most {minutes}:{rest:02d} left"
+    return f"{how} {minutes}:{rest:02d} left"
 
 
 class Stopped(Exception):
