@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from netwright.core import progress
 from netwright.core.budget import Budget
 from netwright.core.errors import BadInput, NetwrightError
 from netwright.core.fit import Fit
@@ -197,3 +198,10 @@ def test_nothing_to_train_is_an_error():
     net = network().requires_grad_(False)
     with pytest.raises(NetwrightError, match="nothing to train"):
         Fit()(net, task_of())
+
+
+def test_a_training_that_hardly_began_says_so():
+    with progress.remarks() as said:
+        Fit(epochs=3, batch_size=60)(network(), task_of(), Budget(samples=60))
+        Fit(epochs=3)(network(), task_of(), Budget(epochs=2))
+    assert said == ["the budget ended its training after 0.14 of a pass over the data"]

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from netwright.app.control import CONTROL, trained_on
-from netwright.core import catalogue
+from netwright.core import catalogue, progress
 from netwright.core.budget import Budget, within
 from netwright.core.cost import cost
 from netwright.core.errors import BadInput, CannotWrite, NetwrightError, NotApplicable
@@ -116,7 +116,7 @@ def run_transform_trial(
     if _goal(trial) == "calibrate":
         learn, judge = halves(task)
     start = time.monotonic()
-    with at_most(trial):
+    with at_most(trial), progress.remarks() as said:
         candidate = _candidate(trial, network, learn, budget or trial.budget)
     figures = {"method_seconds": time.monotonic() - start}
     outputs, targets = outputs_of(candidate, judge.val)
@@ -131,9 +131,11 @@ def run_transform_trial(
     except CannotWrite:
         raise  # the disk, not the candidate
     except NetwrightError as reason:
-        return Outcome(figures, candidate, {JUDGED: _npy(each)}, f"no ONNX file: {reason}")
+        return Outcome(
+            figures, candidate, {JUDGED: _npy(each)}, "; ".join([*said, f"no ONNX file: {reason}"])
+        )
     figures |= {"bytes": float(len(content)), "export_max_error": error}
-    return Outcome(figures, candidate, {ONNX: content, JUDGED: _npy(each)})
+    return Outcome(figures, candidate, {ONNX: content, JUDGED: _npy(each)}, "; ".join(said))
 
 
 def _npy(values: torch.Tensor) -> bytes:

@@ -211,6 +211,9 @@ class _Run:
         if self.best is not None:
             state.network.load_state_dict(self.best[1])
         self.history.samples = self.meter.samples
+        passes = state.step / math.ceil(len(self.task.train) / fit.batch_size)
+        if self.history.stopped == "budget" and passes < 1:
+            progress.remark(f"the budget ended its training after {passes:.2f} of a pass over the data")
         return self.history
 
     def _epoch(self) -> None:

@@ -26,12 +26,32 @@ class Progress(NamedTuple):
 Listener = Callable[[Progress], None]
 _listener: ContextVar[Listener | None] = ContextVar("netwright_progress", default=None)
 
+_remarks: ContextVar[list[str] | None] = ContextVar("netwright_remarks", default=None)
+
 
 def step(done: float, total: float | None = None, note: str = "") -> None:
     """Tell the listener, if there is one, how far the work has come."""
     listener = _listener.get()
     if listener is not None:
         listener(Progress(done, total, note))
+
+
+def remark(text: str) -> None:
+    """Something that a reader of the result should know, such as a training that hardly began."""
+    said = _remarks.get()
+    if said is not None and text not in said:
+        said.append(text)
+
+
+@contextmanager
+def remarks() -> Iterator[list[str]]:
+    """Collect every `remark` made inside the block."""
+    said: list[str] = []
+    token = _remarks.set(said)
+    try:
+        yield said
+    finally:
+        _remarks.reset(token)
 
 
 @contextmanager
