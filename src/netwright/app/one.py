@@ -244,6 +244,8 @@ def verify(
         else "'proved' is by bounds in float64, with room for rounding but without directed rounding"
     )
     answers = {answer: found.verdict.count(answer) for answer in ("holds", "violated", "unknown")}
+    if found.certified is not None and answers["unknown"]:
+        view.say(f"{answers['unknown']} neither broken nor proved; a larger --budget may decide more of them")
     document = {
         "method": method.slug, "radius": radius, "clean": found.clean, "attacked": found.attacked,
         "certified": found.certified, "examples": found.examples, "answers": answers,
