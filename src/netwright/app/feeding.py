@@ -20,7 +20,7 @@ from netwright.core.network import call, device_of, evaluating, move
 from netwright.core.split import take
 from netwright.core.task import Task
 
-ROWS, FEWEST = 1_000, 100
+ROWS = (1_000, 300, 100)  # few steps, so that the next run looks at the same rows
 SECONDS, SHARE = (
     4.0,
     0.1,
@@ -103,7 +103,7 @@ def _stopped(why: str, tried: list[_Score]) -> BadInput:
 
 
 def _affordable(network: nn.Module, task: Task, times: int) -> int:
-    """How many rows the network looks at in the time for it, that many times over; at least FEWEST, at most ROWS."""
+    """How many rows the network looks at in the time for it, that many times over; one of ROWS."""
     inputs = move(task.example(32), device_of(network))
     with evaluating(network), torch.no_grad():
         call(network, inputs)  # the first call prepares
@@ -111,7 +111,7 @@ def _affordable(network: nn.Module, task: Task, times: int) -> int:
         call(network, inputs)
     each = (time.perf_counter() - began) / len(inputs[0])
     seconds = min(SECONDS, SHARE * time_left())
-    return max(FEWEST, min(ROWS, int(seconds / times / max(each, 1e-9))))
+    return next((count for count in ROWS if count * each * times <= seconds), ROWS[-1])
 
 
 def _score(network: nn.Module, label: str, task: Task, rows: int) -> _Score:
@@ -131,7 +131,7 @@ def _tried(network: nn.Module, base: _Score, suspicious: bool) -> tuple[_Score, 
     """
     found = ways(base.task)
     rows = _affordable(network, base.task, len(found) + 1)
-    if not found or (rows == FEWEST and not suspicious):
+    if not found or (rows == ROWS[-1] and not suspicious):
         return base, []
     scores = [_score(network, label, task, rows) for label, task in _runnable(network, base.task, found)]
     return _score(network, "", base.task, rows), sorted(scores, key=lambda s: -s.value)
