@@ -146,7 +146,9 @@ def cards(evidence: Evidence) -> list[dict[str, str]]:
         asked_ = target.faster if runtime == "onnx" else None
         value = f"{words.factor(1 / ratio, asked_)} faster" if ratio <= 1 else f"{words.factor(ratio)} slower"
         key = f"{runtime}_latency_ms"
-        found.append({"name": name, "value": value, "more": f"{before[key]:.3f} → {after[key]:.3f} ms"})
+        level = words.direction(ratio, after.get(f"{runtime}_spread")) == "level"
+        more = f"{before[key]:.3f} → {after[key]:.3f} ms" + (f" {words.LEVEL}" if level else "")
+        found.append({"name": name, "value": value, "more": more})
     found.append({
         "name": "size of the file", "value": words.size_change(before["bytes"], after["bytes"], target.smaller),
         "more": f"{size_text(before['bytes'])} → {size_text(after['bytes'])}",
@@ -283,6 +285,10 @@ def render(evidence: Evidence) -> str:
         "metric": words.NAMES[evidence.primary],
         "cards": cards(evidence),
         "timed": "onnx_spread" in evidence.after,
+        "level": any(
+            words.direction(1.0, evidence.after.get(f"{runtime}_spread")) == "level"
+            for runtime in ("onnx", "torch")
+        ),
         "validation_line": number_of(evidence.validation_count, "validation example"),
         "level_line": words.level_line(evidence.trials),
         "tested_line": f"{words.NAMES[evidence.primary][0].upper()}{words.NAMES[evidence.primary][1:]}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -108,16 +109,29 @@ def trial_rows(rows: Sequence[Row], original: Row, choice: Choice, metric: str) 
     ]
 
 
-def remarks(result: Result, found: Found) -> list[str]:
+def remarks(result: Result, found: Found, given: bool = True) -> list[str]:
     """What a reader must know before believing the gain: that training alone brings more, or probabilities that have
-    blown up, on test data, in spite of the calibration."""
+    blown up, on test data, in spite of the calibration. given: the network was not trained here."""
     row, task = found.choice.row, result.task
     assert row is not None
     trained = next((t for t in result.trials if t["slug"] == control.CONTROL), None)
     said = [control.remark(trained, row, task.primary)]
     if blown_up(result.after.get("nll"), result.before.get("nll"), task):
         said.append(blow_up({**result.after, "blown_up": 1.0}, result.before))
+    if not given and guesses(result.before, found.tested["before"][1], task):
+        said.append(
+            "the network that was trained here is no better than guessing, so the figures mean nothing: give a larger "
+            "--budget, or a network"
+        )
     return [line for line in said if line]
+
+
+def guesses(figures: Mapping[str, Any], targets: Tensor, task: Task) -> bool:
+    """Whether a classifier is not better than the commonest class by more than two standard errors."""
+    if task.kind != "classification":
+        return False
+    share = targets.bincount().max().item() / len(targets)
+    return figures["accuracy"] <= share + 2 * math.sqrt(share * (1 - share) / len(targets))
 
 
 def left_out(trials: Sequence[Row]) -> list[str]:
@@ -138,7 +152,7 @@ def document(result: Result, subject: Subject, asked: Asked, found: Found) -> di
         "after": result.after, **{f"{name}_change": c.to_json() for name, c in found.changes.items()},
         "trials": result.trials, "seed": asked.seed, "task": asked.task_name or result.task.name,
         "task_options": dict(asked.task_options), "note": subject.note, "warnings": list(subject.seen.warnings),
-        "remarks": [*remarks(result, found), *left_out(result.trials)],
+        "remarks": [*remarks(result, found, subject.given), *left_out(result.trials)],
         "data": subject.seen.figures, "export_max_error": found.max_error,
         "not_tried": list(found.late), "notes": list(found.notes), "test_examples": len(found.tested["before"][1]),
         "signature": signature_for(subject.network, result.task).to_json(),
@@ -165,7 +179,7 @@ def shown(result: Result, subject: Subject, asked: Asked, found: Found, clock: C
         signature=signature_for(subject.network, task), versions=versions(), machine=machine(),
         date=datetime.now(UTC).date().isoformat(),
         notes=[*found.said, *evidence.notes(subject, machine(), left_out(result.trials))],
-        warnings=[*subject.seen.warnings, *remarks(result, found)], fresh=not subject.may_have_seen,
+        warnings=[*subject.seen.warnings, *remarks(result, found, subject.given)], fresh=not subject.may_have_seen,
         layers=evidence.layers(networks["before"], networks["after"]),
         untried=plan.untried([r["slug"] for r in result.trials]),
         reliability=evidence.reliabilities(found.tested, task), maps=maps, maps_line=maps_line,
