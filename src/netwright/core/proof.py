@@ -21,7 +21,7 @@ TOLERANCE = 1e-4
 # a rounding that falls the other way moves a value by one step of its grid, and what follows with it
 TOLERANCE_QUANTISED = 5e-2
 TOLERANCE_HALF = 2e-2
-_QUANTISING = {"QuantizeLinear", "DynamicQuantizeLinear"}
+_QUANTISING = {"QuantizeLinear", "DynamicQuantizeLinear", "Round"}
 
 
 def prove(subject: nn.Module, inputs: tuple[Tensor, ...], path: Path, dynamic: bool) -> float:
