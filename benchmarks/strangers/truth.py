@@ -24,7 +24,7 @@ import contract
 import numpy as np
 import outsider
 from case import Case
-from command import Said, netwright, of
+from command import netwright, of
 from networks import arguments, cases, get
 from record import Record
 
@@ -79,7 +79,7 @@ def measure(case: Case, out: Path, budget: str) -> dict[str, Any]:
         return row | {"trouble": said.last[:400]}
     result = json.loads((out / "result.json").read_text())
     metric = PRIMARY[case.kind]
-    tests = _tests(result, said, case)
+    tests = result.get("test_examples", case.tests)
     row["method"] = result["method"]
     row["before"] = compared(result["before"][metric], tests, *outsider.outputs_of_case(case), case.kind)
     for name in ("model.onnx", "model.pt2"):
@@ -93,12 +93,6 @@ def _after(file: Path, raw: Path, kind: str, said: float, tests: int) -> dict[st
         return compared(said, tests, outsider.outputs(str(file), inputs)[0], y, kind)
     except (contract.NoContract, RuntimeError) as trouble:
         return {"trouble": str(trouble)[:400]}
-
-
-def _tests(result: dict[str, Any], said: Said, case: Case) -> int:
-    """How many rows the figures rest on, as the sentence or the terminal says; else as the case expects."""
-    found = re.search(r"on ([\d,]+) (?:unseen )?(?:test )?(?:examples|rows)", result["sentence"] + said.text)
-    return int(found[1].replace(",", "")) if found else case.tests
 
 
 def memoriser(cache: Path, out: Path, budget: str) -> dict[str, Any]:
