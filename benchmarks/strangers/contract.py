@@ -22,6 +22,8 @@ class NoContract(Exception):
 
 
 def signature(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        raise NoContract(f"there is no {path.name}")
     if path.suffix == ".onnx":
         import onnx
 
