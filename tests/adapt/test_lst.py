@@ -142,7 +142,7 @@ def test_a_packed_attention_is_cut_from_the_rows_of_all_three():
 
 def test_the_frozen_network_keeps_its_evaluation_mode_while_the_ladder_learns():
     task = task_of()
-    ladder = METHOD.attach(backbone(drop=0.5), task).train()
+    ladder = METHOD.attach(backbone(dropout=0.5), task).train()
     rungs = [m for m in ladder.modules() if isinstance(m, Rung)]
     learning = {
         m

@@ -284,12 +284,13 @@ def test_timing_compares_with_the_original_and_keeps_what_was_measured(network, 
 
 
 def test_an_attack_alone_shows_no_proof(network, task, capsys):
+    from netwright.app.clock import Clock
     from netwright.app.one import build, verify
     from netwright.app.opening import Subject
     from netwright.app.screen import View
 
     method, subject = nw.method("pgd"), Subject("small", network, task)
-    document = verify(build(method, {}, 0), method, subject, Budget(), None, View(), 2 / 255)
+    document = verify(build(method, {}, 0), method, subject, Clock(None), None, View(), 2 / 255)
     said = capsys.readouterr().out
     assert document["certified"] is None
     assert "right under attack" in said

@@ -62,7 +62,7 @@ def test_nothing_is_left_of_the_failed_ones(study, rows):
 
 
 def test_the_curious_find_where_it_happened(rows):
-    assert "study_functions.py" in rows["raise"]["traceback"]
+    assert "do_raise" in rows["raise"]["traceback"]
     assert "do_segfault" in rows["segfault"]["traceback"]
 
 

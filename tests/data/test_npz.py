@@ -117,7 +117,7 @@ def test_several_inputs_in_given_splits(tmp_path):
 @pytest.mark.parametrize(
     ("shape", "kind", "layout"),
     [((60, 9, 8, 3), "u1", "CHW"), ((60, 9, 8), "u1", "CHW"), ((60, 3, 9, 8), "f8", "CHW"),
-     ((60, 9, 8, 1), "f4", "HWC"), ((60, 5), "f4", "F"), ((60, 9, 8), "f4", ""), ((60, 3, 8, 3), "f4", "")],
+     ((60, 9, 8, 1), "f4", "HWC"), ((60, 5), "f4", "F"), ((60, 9, 8), "f4", ""), ((60, 3, 8, 3), "f4", "CHW")],
 )  # fmt: skip
 def test_the_layout_says_what_is_known(tmp_path, shape, kind, layout):
     held = task(saved(tmp_path, x=np.ones(shape, kind), y=Y))

@@ -88,13 +88,17 @@ def run(
             )  # fmt: skip
         view.say(f"{method.name} on {describe(subject)}")
         subject.warn(view)
-        seen = {"warnings": list(subject.seen.warnings), "data": subject.seen.figures}
         if method.contract == "Verifier":
-            return verify(built, method, subject, clock, out, view, radius) | seen
+            return verify(built, method, subject, clock, out, view, radius)
         if method.contract not in CONTRACTS:
             raise BadInput(f"{method.slug} is a {method.contract}: use it from Python ({method.path})")
         with view.working(method.name) as listener, progress.listen(listener):
-            return CONTRACTS[method.contract](built, method, subject, clock, out, view) | seen
+            return CONTRACTS[method.contract](built, method, subject, clock, out, view)
+
+
+def about_data(subject: Subject) -> dict[str, Any]:
+    """What every answer says of the rows that it rests on."""
+    return {"warnings": list(subject.seen.warnings), "data": subject.seen.figures}
 
 
 def needs_no_data(analysis: Any) -> bool:
@@ -141,7 +145,7 @@ def transform(
         for name in ("model.onnx", "model.pt2"):
             export(after, task.raw().example(2), out / name, task.front, signature=signature)
         view.say(f"wrote {out}/: model.onnx  model.pt2")
-    return {"method": method.slug, "before": figures[0], "after": figures[1]}
+    return {"method": method.slug, "before": figures[0], "after": figures[1], **about_data(subject)}
 
 
 def measured(network: nn.Module, task: Task) -> dict[str, float]:
@@ -157,7 +161,7 @@ def analysis(
             networks.append(second_network(subject))
     with within(clock.left):
         finding = built(*networks, subject.task.val)
-    return show_finding(finding, method, out, view)
+    return show_finding(finding, method, out, view, about_data(subject))
 
 
 def second_network(subject: Subject) -> nn.Module:
@@ -170,10 +174,12 @@ def second_network(subject: Subject) -> nn.Module:
     return twin
 
 
-def show_finding(finding: Any, method: catalogue.Method, out: Path | None, view: View) -> dict[str, Any]:
+def show_finding(
+    finding: Any, method: catalogue.Method, out: Path | None, view: View, about: dict[str, Any] | None = None
+) -> dict[str, Any]:
     view.say(finding.sentence + "\n")
     view.table(finding.table())
-    document = {"method": method.slug, **finding.to_json()}
+    document = {"method": method.slug, **finding.to_json(), **(about or {})}
     if out is not None:
         with atomic(out / f"{method.slug}.json") as path:
             path.write_text(json.dumps(document, default=str), encoding="utf-8")
@@ -212,7 +218,7 @@ def explain(
                 f"<!doctype html><title>{method.name}</title>{''.join(figures)}", encoding="utf-8"
             )
         view.say(f"wrote {out}/: gallery.html")
-    return {"method": method.slug, "scores": scores, "target": found.target.tolist()}
+    return {"method": method.slug, "scores": scores, "target": found.target.tolist(), **about_data(subject)}
 
 
 def verify(
@@ -249,6 +255,7 @@ def verify(
     document = {
         "method": method.slug, "radius": radius, "clean": found.clean, "attacked": found.attacked,
         "certified": found.certified, "examples": found.examples, "answers": answers,
+        **about_data(subject),
     }  # fmt: skip
     if out is not None:
         with atomic(out / f"{method.slug}.json") as path:

@@ -177,6 +177,6 @@ def certified_accuracy(
     box = box_around(inputs[right], labels[right], radius, clip, task.normalise)
     verifier = verifier or Certify()
     verdict = verifier(network, box, meter.left())
-    attacked = 1 - verdict.count("violated") / len(right)
-    certified = clean * verdict.count("holds") / len(right) if getattr(verifier, "proves", True) else None
-    return Robustness(radius, clean, clean * attacked, certified, len(labels), verdict)
+    attacked = (len(right) - verdict.count("violated")) / len(labels)
+    certified = verdict.count("holds") / len(labels) if getattr(verifier, "proves", True) else None
+    return Robustness(radius, clean, attacked, certified, len(labels), verdict)
