@@ -27,7 +27,7 @@ demo: $(VENV)/.base        ## improve a network on embedded data, then re-measur
 	$(BIN)/python benchmarks/remeasure.py demo
 
 test: $(VENV)/.dev         ## all tests, on two cores
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" --durations=10
 
 coverage: $(VENV)/.dev     ## the tests with the share of core/ that they reach
 	$(BIN)/python -m pytest -n 2 --dist loadfile --cov=netwright.core --cov-report=term

@@ -9,23 +9,23 @@ import torch
 from torch import Tensor, nn
 
 from netwright.app import one
+from netwright.app.clock import Clock
 from netwright.app.opening import Subject
 from netwright.app.screen import View
 from netwright.core import catalogue
-from netwright.core.budget import Budget
 from netwright.core.task import Task
 
 
 def gallery(targets: Tensor, folder: Path, **options) -> tuple[Task, str]:
     torch.manual_seed(0)
     pictures = torch.rand(len(targets), 3, 12, 12)
-    task = Task.from_arrays(pictures, targets, test=(pictures, targets), **options)
+    task = Task.from_arrays(pictures, targets, val=(pictures, targets), test=(pictures, targets), **options)
     network = nn.Sequential(
         nn.Conv2d(3, 6, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, task.outputs)
     ).eval()
     method = catalogue.method("grad-cam")
     subject = Subject("mine", network, task)
-    said = one.explain(method.build(), method, subject, Budget(), folder, View(quiet=True))
+    said = one.explain(method.build(), method, subject, Clock(None), folder, View(quiet=True))
     assert len(said["target"]) == one.EXPLAINED
     return task, (folder / "gallery.html").read_text(encoding="utf-8")
 

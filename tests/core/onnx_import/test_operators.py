@@ -156,4 +156,5 @@ WITHOUT_CASES = {"Upsample", "Scatter", "ConstantOfShape", "EyeLike", "Constant"
 
 
 def test_every_operator_has_a_family() -> None:
-    assert set(READERS) == set(" ".join(FAMILIES.values()).split())
+    own = {name for name in READERS if not name.startswith("ai.onnx.ml.")}  # those: test_pipelines.py
+    assert own == set(" ".join(FAMILIES.values()).split())
