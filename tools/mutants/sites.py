@@ -1,8 +1,8 @@
 """Every small fault that can be put into a source file, as replacements of its text.
 
 Not drawn, because no test could or should tell them apart: docstrings, annotations, imports, decorators, what an error
-or a warning says, progress notes, text, devices and dtypes, tiny numbers that guard a division, `strict=` of a zip,
-assertions for the type checker.
+or a warning says, progress notes, text, how a picture looks, conversions, devices and dtypes, tiny numbers that guard a
+division, `strict=` of a zip, assertions for the type checker.
 """
 
 from __future__ import annotations
@@ -31,11 +31,25 @@ TAKEN_FOR |= {b: a for a, b in TAKEN_FOR.items() if b not in ("clone", "log", "a
 # calls without an effect that a test on a CPU could see
 UNSEEN_CALLS = {
     "to", "cpu", "cuda", "contiguous", "numpy", "item", "tolist", "warn", "debug", "info", "warning", "print", "step",
-    "cast", "super", "__init__", "close", "pin_memory", "note",
+    "cast", "super", "__init__", "close", "pin_memory", "note", "asarray", "float", "bool", "str", "list", "tuple",
+    "dict",
 }  # fmt: skip
+SAID = {
+    "warn",
+    "debug",
+    "info",
+    "warning",
+    "print",
+    "update_layout",
+    "update_xaxes",
+    "update_yaxes",
+    "add_annotation",
+}
+SAYING = {"progress", "warnings", "logging"}
 UNSEEN_KEYWORDS = {
     "strict", "device", "dtype", "name", "title", "label", "encoding", "inplace", "copy", "stacklevel", "hovertemplate",
-    "template", "text", "mode", "key", "non_blocking", "n_jobs", "disable",
+    "template", "text", "mode", "key", "non_blocking", "n_jobs", "disable", "colorscale", "zmin", "zmax", "line",
+    "marker",
 }  # fmt: skip
 MODULES = {"torch", "np", "numpy", "F", "nn", "math", "scipy", "ast", "plt", "go"}
 SIZES = {
