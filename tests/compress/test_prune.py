@@ -13,8 +13,9 @@ from netwright.core import catalogue
 from netwright.core.budget import Budget
 from netwright.core.cost import cost
 from netwright.core.errors import BadInput, NotApplicable
+from netwright.core.fit import Fit
 from netwright.core.graph import dependencies, trace
-from netwright.core.graph.importance import magnitude, taylor
+from netwright.core.graph.importance import at_random, magnitude, taylor
 from netwright.core.metrics import evaluate
 from netwright.core.network import seeded
 from netwright.core.task import Task
@@ -152,8 +153,6 @@ def test_targets_and_limits(of: str, scope: str) -> None:
 
 @pytest.mark.parametrize("slug", ["taylor-pruning", "magnitude-pruning", "random-pruning"])
 def test_a_trained_network_is_halved_and_keeps_its_accuracy(slug: str) -> None:
-    from netwright.core.fit import Fit
-
     network, task = small_cnn(), image_task(480)
     Fit(epochs=6, batch_size=32, lr=5e-3)(network, task)
     before = {k: v.clone() for k, v in network.state_dict().items()}
@@ -165,6 +164,75 @@ def test_a_trained_network_is_halved_and_keeps_its_accuracy(slug: str) -> None:
     assert evaluate(small, task)["accuracy"] > evaluate(network, task)["accuracy"] - 0.05
     again = method(network, task, Budget())
     assert all(torch.equal(v, again.state_dict()[k]) for k, v in small.state_dict().items())
+
+
+@pytest.mark.parametrize("importance", ["taylor", "magnitude", "random"])
+def test_what_goes_has_the_lowest_scores_of_all_layers(importance: str) -> None:
+    network, task = small_cnn(), image_task()
+    found = dependencies(trace(network, task.example(2)))
+    scores = {
+        "taylor": lambda: taylor(network, found.groups, task, 64, 16, 3, Budget().start()),
+        "magnitude": lambda: magnitude(network, found.groups),
+        "random": lambda: at_random(found.groups, 3),
+    }[importance]()
+    small = Prune(importance, ratio=0.25, of="units", epochs=0, round_to=1, samples=64, seed=3)(
+        network, task, Budget()
+    )
+    relative = {name: (score / score.mean()).tolist() for name, score in scores.items()}
+    ranked = sorted((v, name, i) for name, values in relative.items() for i, v in enumerate(values))
+    gone = {(name, i) for _, name, i in ranked[: len(ranked) // 4]}
+    first, second = (
+        [i for i in range(len(scores[name])) if (name, i) not in gone] for name in ("conv1", "conv2")
+    )
+    assert len(first) + len(second) == 36
+    assert torch.equal(small.conv1.weight, network.conv1.weight[first])
+    assert torch.equal(small.conv2.weight, network.conv2.weight[second][:, first])
+
+
+def test_each_step_tunes_with_its_part_of_the_epochs_and_of_the_budget(monkeypatch) -> None:
+    import netwright.compress.prune as module
+
+    seen = []
+
+    class Spy(Fit):
+        def __call__(self, network, task, budget):
+            seen.append((self, budget))
+            return super().__call__(network, task, budget)
+
+    monkeypatch.setattr(module, "Fit", Spy)
+    task = image_task()
+    method = Prune("magnitude", steps=3, epochs=4.5, lr=2e-3, batch_size=12, seed=5, round_to=1)
+    method(small_cnn(), task, Budget(epochs=2))
+    assert [(fit.epochs, fit.lr, fit.batch_size, fit.seed) for fit, _ in seen] == [
+        (1.5, 2e-3, 12, seed) for seed in (5, 6, 7)
+    ]
+    batch = 12 / len(task.train)
+    assert [budget.epochs for _, budget in seen] == pytest.approx([2 / 3] * 3, abs=batch)
+
+
+def test_sizes_of_transposed_and_one_dimensional_convolutions() -> None:
+    up = nn.Sequential(
+        nn.Conv2d(2, 8, 3, 2, 1),
+        nn.ReLU(),
+        nn.ConvTranspose2d(8, 12, 2, 2),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(768, 3),
+    )
+    line = nn.Sequential(
+        nn.Conv1d(4, 8, 3),
+        nn.ReLU(),
+        nn.ConvTranspose1d(8, 6, 4, 3),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(114, 3),
+    )
+    for network, shape in ((up, (2, 8, 8)), (line, (4, 8))):
+        example = torch.randn(2, *shape)
+        sizes = Sizes(dependencies(trace(network.eval(), example)))
+        full = {group.name: group.size for group in sizes.groups}
+        assert len(full) == 2
+        assert sizes.measure(full, "macs") == cost(network, example).macs
 
 
 def test_scope_says_whether_layers_are_compared() -> None:
