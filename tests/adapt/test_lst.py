@@ -257,3 +257,21 @@ def test_new_weights_put_the_gates_back_to_one_half():
         for rung in (m for m in ladder.modules() if isinstance(m, Rung)):
             rung.gate.fill_(0.3)
     assert gates(reinitialised(ladder, 0)) == [0.0] * 3
+
+
+def test_any_block_but_the_last_can_be_dropped():
+    ladder = LST(reduction=4, drop=(0, 1), fisher_examples=4).attach(backbone(), task_of())
+    assert [m.side is None for m in ladder.modules() if isinstance(m, Rung)] == [True, True, False]
+
+
+def test_a_stranger_with_an_attention_is_no_known_block():
+    stranger = nn.Module()
+    stranger.attention = nn.Linear(2, 2)
+    with pytest.raises(NotApplicable, match="known are"):
+        anatomy(stranger)
+
+
+def test_of_two_lists_of_blocks_the_first_is_tapped():
+    layer = lambda: nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
+    network = nn.ModuleDict({name: nn.ModuleList([layer(), layer()]) for name in ("reads", "writes")})
+    assert blocks_of(network)[0] == "reads"
