@@ -28,6 +28,28 @@ def test_few_examples_make_small_differences_no_reason():
     assert pick(rows, Target(faster=2, max_drop=0.01), examples=100).row["key"] == "c"
 
 
+def test_a_gain_of_one_does_not_shut_out_what_is_as_good_as_the_given_network():
+    rows = [row("a", 0.995, 0.40), row("b", 0.980, 0.20), row("c", 0.972, 0.10)]
+    choice = pick(rows, Target(faster=2, max_drop=0.01))
+    assert choice.row["key"] == "b", "0.980 is what the given network has"
+    assert choice.why["b"].startswith(
+        "chosen: the fastest of 2 within one standard error of the given network"
+    )
+    assert "less accurate than the given network by more than one standard error" in choice.why["c"]
+
+
+def test_a_speed_with_something_to_spare_goes_before_one_that_is_only_just_met():
+    rows = [row("a", 0.985, 1 / 2.1, size=100), row("b", 0.980, 1 / 2.19), row("c", 0.980, 1 / 2.2001)]
+    choice = pick(rows, Target(faster=2))
+    assert choice.row["key"] == "c"
+    assert "the only one within one standard error of the given network" in choice.why["c"]
+    assert choice.why["c"].endswith("that has 10 % to spare")
+    assert choice.why["a"] == "meets it, but only just: others have 10 % to spare"
+    assert pick(rows[:2], Target(faster=2)).row["key"] == "a", (
+        "none has more, so the level one that is smaller"
+    )
+
+
 def as_r2(rows, **errors):
     """The rows' accuracies as R2, with standard errors by key."""
     return [

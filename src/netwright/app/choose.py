@@ -12,6 +12,7 @@ from netwright.core.budget import Target
 
 Row = dict[str, Any]
 LEVEL = 0.05  # differences in latency or size below this share decide nothing: the other figure does
+SPARE = 1.1  # times the speed that was asked for: with less to spare, another machine or moment may miss it
 
 
 @dataclass(frozen=True)
@@ -41,10 +42,12 @@ def shortfalls(row: Row, original: Row, target: Target, metric: str) -> dict[str
 
 def choose(rows: Sequence[Row], original: Row, target: Target, metric: str, examples: int) -> Choice:
     """Among the rows that meet what was asked: the fastest (smallest, if only size was asked) of those whose metric
-    is within one standard error of the best one's. If none meets it: the one that lacks least, or the one with
-    the best metric of those that are level with it in the speed and size that were asked for.
+    is within one standard error of the best one's, or of the original's where that is lower. If none meets it: the
+    one that lacks least, or the one with the best metric of those that are level with it in the speed and size
+    that were asked for.
 
-    A row whose probabilities have blown up is taken only where no other meets what was asked.
+    A row whose probabilities have blown up is taken only where no other meets what was asked; one that only just
+    has the speed that was asked for (less than SPARE times it), where none of those near the best has more.
     """
     why = {r["key"]: control.WHY for r in rows if r.get("slug") == control.CONTROL and usable(r, metric)}
     rows = [r for r in rows if r["key"] not in why]
@@ -60,7 +63,7 @@ def choose(rows: Sequence[Row], original: Row, target: Target, metric: str, exam
         else:
             meeting.append(r)
     chosen = (
-        _among_meeting(meeting, target, metric, examples, why)
+        _among_meeting(meeting, original, target, metric, examples, why)
         if meeting
         else _stand_in(able, original, target, metric, why)
     )
@@ -81,13 +84,17 @@ def _stand_in(able: list[Row], original: Row, target: Target, metric: str, why: 
 
 
 def _among_meeting(
-    meeting: list[Row], target: Target, metric: str, examples: int, why: dict[str, str]
+    meeting: list[Row], original: Row, target: Target, metric: str, examples: int, why: dict[str, str]
 ) -> Row:
     """The choice among rows that meet what was asked, and why it is not the others."""
     sound = [r for r in meeting if not r.get("blown_up")] or meeting
     best = max(sound, key=lambda r: r[metric])
-    error = standard_error(best, metric, examples)
-    near = [r for r in sound if r[metric] >= best[metric] - error]
+    held, name = (best, "best") if best[metric] <= original[metric] else (original, "given network")
+    error = standard_error(held, metric, examples)
+    close = [r for r in sound if r[metric] >= held[metric] - error]
+    spare = [r for r in close if target.faster is None or r["faster"] >= SPARE * target.faster]
+    near = spare or close
+    field = _Field(meeting, sound, close, near, name)
     order = _BY_SIZE if target.smaller is not None and target.faster is None else _BY_SPEED
     least = min(r[order.first] for r in near)
     level = [r for r in near if r[order.first] <= (1 + LEVEL) * least]
@@ -95,7 +102,7 @@ def _among_meeting(
     worse = "less accurate" if metric == "accuracy" else f"of a lower {words.NAMES[metric]}"
     for r in meeting:
         if r is chosen:
-            said = f"chosen: {_first_of(order, meeting, sound, near, error, metric)}"
+            said = f"chosen: {field.first(order, error, metric)}"
             if len(level) > 1:
                 said += f"; of {len(level)} that are {order.tie} the {order.then}"
         elif r not in sound:
@@ -106,8 +113,10 @@ def _among_meeting(
             said += " and level with it in the rest: the first was taken" if tied else f", but {order.but}"
         elif r in near:
             said = f"meets it, but is not the {order.most}"
+        elif r in close:
+            said = f"meets it, but only just: others have {_SPARED} to spare"
         else:
-            said = f"meets it, but is {worse} than the best{_by(error, metric)}"
+            said = f"meets it, but is {worse} than the {name}{_by(error, metric)}"
         why[r["key"]] = said
     return chosen
 
@@ -129,15 +138,38 @@ _BY_SPEED = _Order("onnx_latency_ms", "bytes", "fastest", f"as fast {_TIE}", "sm
 _BY_SIZE = _Order("bytes", "onnx_latency_ms", "smallest", f"as small {_TIE}", "fastest", "slower")
 
 
-def _first_of(
-    order: _Order, meeting: list[Row], sound: list[Row], near: list[Row], error: float, metric: str
-) -> str:
-    if len(sound) == 1:
-        return "the only one that meets it" + ("" if sound == meeting else " with sound probabilities")
-    if error:
-        inside = f"within one standard error of the best ({_points(error, metric)})"
-        return f"the {order.most} of {len(near)} {inside}" if len(near) > 1 else f"no other is {inside}"
-    return f"the best {words.NAMES[metric]} of those that meet it"
+@dataclass(frozen=True)
+class _Field:
+    """Rows that meet what was asked; of those the sound ones, of those the ones near `held` in the metric (the best
+    one, or the given network), of those the ones between which the first figure decides."""
+
+    meeting: list[Row]
+    sound: list[Row]
+    close: list[Row]
+    near: list[Row]
+    held: str
+
+    def first(self, order: _Order, error: float, metric: str) -> str:
+        """Why the chosen one is in front."""
+        if len(self.sound) == 1:
+            return "the only one that meets it" + (
+                "" if self.sound == self.meeting else " with sound probabilities"
+            )
+        if self.held == "best" and not error:
+            return f"the best {words.NAMES[metric]} of those that meet it"
+        inside = (
+            f"within one standard error of the {self.held} ({_points(error, metric)})"
+            if error
+            else f"at least as good as the {self.held}"
+        )
+        if len(self.near) > 1:
+            return f"the {order.most} of {len(self.near)} {inside}"
+        if len(self.close) > 1:
+            return f"the only one {inside} that has {_SPARED} to spare"
+        return f"no other is {inside}"
+
+
+_SPARED = f"{100 * (SPARE - 1):.0f} %"
 
 
 def standard_error(best: Row, metric: str, examples: int) -> float:
