@@ -84,7 +84,8 @@ def test_the_control_is_never_chosen():
 
 
 @pytest.mark.parametrize(
-    ("alone", "winner", "said"), [(0.02, 0.008, True), (0.004, 0.008, False), (-0.01, -0.02, False)]
+    ("alone", "winner", "said"),
+    [(0.02, 0.008, True), (0.02, 0.012, False), (0.004, 0.008, False), (-0.01, -0.02, False)],
 )
 def test_a_gain_that_training_alone_brings_is_said(alone, winner, said):
     text = control.remark(figures(control.CONTROL, alone), figures("taylor-pruning", winner), "accuracy")

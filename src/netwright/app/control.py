@@ -40,11 +40,12 @@ def trained_on(network: nn.Module, task: Task, budget: Budget, seed: int) -> nn.
 
 
 def remark(control: Row | None, winner: Row, metric: str) -> str:
-    """Where the winner gained less on validation data than training alone did, that it did; else nothing."""
+    """Where training alone brought more on validation data than the winner has, for certain (the lower end of its
+    interval lies above the winner's change), that it did; else nothing."""
     figure = f"{metric}_change"
     if control is None or control["status"] != "done" or figure not in control or figure not in winner:
         return ""
-    if not control[figure] > max(0.0, winner[figure]):
+    if not control[f"{figure}_low"] > max(0.0, winner[figure]):
         return ""
     alone, with_ = (
         f"{words.moved(metric, row[figure])} {words.interval(metric, Change(*_ends(row, figure), 0))}"
