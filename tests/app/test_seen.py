@@ -52,8 +52,8 @@ def test_knowing_rows_by_heart_is_told_from_knowing_the_task(crammed):
     assert found.by_heart
     assert found.train == 1
     assert (found.train_rows, found.val_rows) == (500, 400)
-    assert re.fullmatch(r"the network has learned some training rows by heart: 100.0 % .* on 500 of them, .* 400 validation rows",
-                        found.sentence)  # fmt: skip
+    said = r"the network has learned some training rows by heart: 100.0 % .* on 500 of them, .* 400 validation rows"
+    assert re.fullmatch(said, found.sentence)
     fresh = memorised(net, Task.from_arrays(*rows(500, 3), test=rows(800, 2)))
     assert not fresh.by_heart
     assert fresh.sentence == ""

@@ -84,8 +84,8 @@ class Learned:
             for value in (self.train, self.val)
         ]
         return (
-            f"the network has learned some training rows by heart: {words[0]} on {self.train_rows:,} of them, {words[1]} on "
-            f"{self.val_rows:,} validation rows"
+            f"the network has learned some training rows by heart: {words[0]} on {self.train_rows:,} of them, "
+            f"{words[1]} on {self.val_rows:,} validation rows"
         )
 
 
