@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from netwright.app.feeding import fed
+from netwright.core.budget import within
 from netwright.core.errors import BadInput
 from netwright.core.signature import Feature, Input
 from netwright.core.split import Normalise
@@ -140,6 +141,64 @@ def test_columns_in_the_network_s_own_order(table):
     assert "numbers first, then one-hot" in found.note
     assert [f.column for f in found.task.inputs[0].features[:3]] == ["age", "weight", "town"]
     torch.testing.assert_close(found.task.front(found.task.raw().example(4)[0]), found.task.example(4)[0])
+
+
+def raw_regression(noise, pull):
+    """A table of five raw columns, and a network that standardises inside; `pull` sets how wide the columns are."""
+    rng = np.random.default_rng(3)
+    x = rng.normal(0, 1, (3000, 5))
+    y = x[:, 0] + x[:, 1] * x[:, 2] + noise * rng.normal(0, 1, 3000)
+    wide, middle = np.array([pull, 2 - pull, 1.0, 1.0, 1.0]), np.array([0.3, 0.4, 0, 0, 0]) * (pull - 1)
+    raw = divided((x * wide + middle).astype(np.float32), y.astype(np.float32), meaning="table")
+    kept = raw.train.inputs[0]
+    inside = Normalise(kept.mean(0).tolist(), kept.std(0).tolist())
+    net = train(
+        mlp(5, 1), inside(kept), raw.train.targets, steps=600, loss=lambda o, y: (o[:, 0] - y).pow(2).mean()
+    )
+    return raw, inside, net
+
+
+@pytest.mark.parametrize("seconds", [60, 0])
+def test_a_table_network_that_standardises_inside_is_fed_raw_columns(seconds):
+    """Fed standardised ones it is poor, but above suspicion; there is a moment for the look however late it is."""
+    raw, inside, net = raw_regression(0.8, 1.6)
+    task = raw.fed(inside)
+    whole_net = nn.Sequential(inside, net)
+    poor = r2(whole_net(task.example(400)[0]), task.val.targets[:400])
+    true = r2(whole_net(raw.example(400)[0]), task.val.targets[:400])
+    assert 0 < poor < true - 0.1
+    with within(seconds):
+        found = fed(whole_net, task)
+    assert "fed columns as they are" in found.note
+    assert "as the task normalises them 0." in found.note
+    assert "standardised columns" not in found.note  # each way once
+    assert found.task.normalise is None
+
+
+def r2(outputs, y):
+    return (1 - (outputs[:, 0] - y).pow(2).mean() / y.var()).item()
+
+
+def test_our_own_standardisation_stays_where_the_network_learned_from_it():
+    """Columns that are nearly standardised already: the metric cannot tell, the loss does, either way."""
+    raw, inside, net = raw_regression(0.8, 1.05)
+    left_alone(net, raw.fed(inside))
+    assert "columns as they are" in fed(nn.Sequential(inside, net), raw.fed(inside)).note
+
+
+def test_a_network_that_does_not_mind_takes_a_table_as_it_is(table):
+    """It looks at the town alone, whose columns it thresholds."""
+    net = nn.Sequential(Each(lambda x: (x[:, [1, 3]] > 0.5).float()))
+    assert "fed columns as they are" in fed(net, table).note
+
+
+class Each(nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x):
+        return self.function(x)
 
 
 def test_the_first_value_of_each_text_dropped(table):

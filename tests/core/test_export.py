@@ -11,11 +11,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from netwright.compress.quantise import DynamicInt8, StaticInt8
 from netwright.core import export as module
+from netwright.core.budget import Budget
 from netwright.core.errors import BadInput, NetwrightError, NotApplicable
 from netwright.core.export import export
 from netwright.core.load import input_shapes, load, normalises
 from netwright.core.split import Normalise
+from netwright.core.task import Task
 
 
 def small() -> nn.Module:
@@ -192,3 +195,33 @@ def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     with pytest.raises(BadInput, match=r"cannot write .*No space left"):
         export(nn.Linear(8, 3), (torch.randn(2, 8),), tmp_path / "m.pt2")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("method", [StaticInt8(), DynamicInt8()], ids=["static", "dynamic"])
+def test_an_8_bit_program_is_a_network_again(method: object, tmp_path: Path) -> None:
+    """What was written for torch alone is read, written again, and written as ONNX."""
+    x = torch.rand(60, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    task = Task.from_arrays(x, torch.arange(60) % 5)
+    net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5)).eval()
+    packed = method(net, task, Budget(seconds=60))  # type: ignore[operator]
+    export(packed, task.example(4), tmp_path / "a.pt2")
+    again = load(tmp_path / "a.pt2")
+    assert sorted(str(p.dtype) for p in again.parameters()) == sorted(
+        str(p.dtype) for p in packed.parameters()
+    )
+    expected = packed(x[:7])
+    torch.testing.assert_close(again(x[:7]), expected)
+    for suffix in (".onnx", ".pt2"):
+        export(again, task.example(4), tmp_path / f"b{suffix}")
+    session = ort.InferenceSession(str(tmp_path / "b.onnx"))
+    (got,) = session.run(None, {"input": x[:7].numpy()})
+    torch.testing.assert_close(torch.from_numpy(got), expected, atol=0.05, rtol=0.05)
+    torch.testing.assert_close(load(tmp_path / "b.pt2")(x[:7]), expected)
+
+
+def test_log_sigmoid_is_finite_in_onnx_too(tmp_path: Path) -> None:
+    x = torch.tensor([[-1e30, -200.0, -88.0, -1.0, 0.0, 1.0, 200.0, 1e30]])
+    export(nn.LogSigmoid(), (x,), tmp_path / "n.onnx")
+    (got,) = ort.InferenceSession(str(tmp_path / "n.onnx")).run(None, {"input": x.numpy()})
+    torch.testing.assert_close(torch.from_numpy(got), nn.LogSigmoid()(x))
+    torch.testing.assert_close(load(tmp_path / "n.onnx")(x), nn.LogSigmoid()(x))

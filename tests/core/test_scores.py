@@ -3,9 +3,11 @@ import pytest
 import torch
 from torch import nn
 
+from netwright.core.export import export
+from netwright.core.latency import onnx_session
 from netwright.core.load import load
 from netwright.core.metrics import evaluate
-from netwright.core.scores import scores_for
+from netwright.core.scores import logs, scores_for
 from netwright.core.task import Task
 
 RNG = np.random.default_rng(0)
@@ -131,3 +133,39 @@ def test_logits_and_values_stay():
         ),
     ):
         assert scores_for(net, task) == (net, task, "")
+
+
+def far(z):
+    return z.sign() * 200
+
+
+@pytest.mark.parametrize(
+    ("kind", "way"),
+    [("of two classes", "onnx"), ("of classes", "onnx"), ("of labels", "module"), ("of one", "module")],
+)
+def test_probabilities_of_exactly_0_are_finite_logits_in_the_files_too(kind, way, tmp_path):
+    """Logits far apart, as a network has that is sure, or that is fed in other units than it learned. After the
+    softmax or sigmoid comes one step more, so that it cannot be left out."""
+    outputs, after, task = {
+        "of two classes": (1, lambda z: torch.cat([1 - (p := far(z).sigmoid()), p], 1), task_of()),
+        "of classes": (3, lambda z: far(z).softmax(1) * 1.0, task_of(3)),
+        "of labels": (3, lambda z: far(z).sigmoid() * 1.0, task_of(kind="multilabel")),
+        "of one": (1, lambda z: far(z).sigmoid() * 1.0, task_of()),
+    }[kind]
+    after = Each(after)
+    net = Wrapped(outputs, after).eval()
+    x = task.example(30)[0]
+    assert (net(x) == 0).any()
+    network, _, _ = scores_for(as_file(net, way, tmp_path), task)
+    assert torch.isfinite(network(x)).all()
+    assert np.isfinite(evaluate(network, task)["nll"])
+    for suffix in (".onnx", ".pt2"):
+        export(network, (x,), path := tmp_path / f"scored{suffix}")
+        assert torch.isfinite(load(path)(x * 100)).all()
+    got = onnx_session(tmp_path / "scored.onnx").run(None, {"input": x.numpy() * 100})[0]
+    assert np.isfinite(got).all()
+
+
+def test_probabilities_of_half_precision():
+    halves = logs(torch.tensor([0.0, 0.5, 1.0], dtype=torch.float16))
+    assert halves.tolist() == pytest.approx([np.log(2.0**-14), np.log(0.5), 0.0], abs=1e-2)

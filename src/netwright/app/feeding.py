@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from netwright.app.suspicion import SIGNIFICANT, doubt, gains
-from netwright.app.ways import Way, ways
+from netwright.app.ways import AS_THEY_ARE, Way, ways
 from netwright.core.budget import time_left
 from netwright.core.errors import BadInput
 from netwright.core.load import check_fits
@@ -21,10 +21,8 @@ from netwright.core.split import take
 from netwright.core.task import Task
 
 ROWS = (1_000, 300, 100)  # few steps, so that the next run looks at the same rows
-SECONDS, SHARE = (
-    4.0,
-    0.1,
-)  # for a look at validation rows, or all the ways together; of the time left, where less
+# for a look at validation rows, or all the ways together; of the time left, where less, but a moment at least
+SECONDS, SHARE, MOMENT = 4.0, 0.1, 0.5
 _SHOWN = 6
 
 
@@ -57,7 +55,8 @@ def fed(network: nn.Module, task: Task, *, believed: bool = False, as_it_is: boo
 
     Another way than the task's own is taken where it is clearly better, and itself above suspicion: by more than two
     standard errors (of the rows' differences) where the network as the task feeds it is under suspicion, else three.
-    Where none is and the suspicion stands, BadInput with what was tried.
+    A table is an exception: that its columns are standardised was our guess, so a network that takes them as well as
+    they are is fed so. Where no way is and the suspicion stands, BadInput with what was tried.
     believed: the network's file says how it is fed, nothing else is tried. as_it_is: nothing is tried, and a
     suspicion is a warning only. A network that the task does not fit is BadInput, unless some way does.
     """
@@ -77,9 +76,11 @@ def fed(network: nn.Module, task: Task, *, believed: bool = False, as_it_is: boo
     if as_it_is:
         return Fed(task, warning=f"{why}; it goes on as it is" if why else "")
     reference, tried = (base, []) if believed else _tried(network, base, bool(why))
-    best = _better(reference, tried, 2.0 if why else SIGNIFICANT)
+    plain = None if why else _plain(reference, tried)
+    best = _better(plain or reference, tried, 2.0 if why else SIGNIFICANT) or plain
     if best is not None and not _doubt(network, best, rows):
-        return _chosen(best, tried, f"as the task has them {reference.value:.3f}")
+        verb = "has" if task.normalise is None else "normalises"
+        return _chosen(best, tried, f"as the task {verb} them {reference.value:.3f}")
     if why:
         raise _stopped(why, tried)
     return Fed(task)
@@ -110,7 +111,7 @@ def _affordable(network: nn.Module, task: Task, times: int) -> int:
         began = time.perf_counter()
         call(network, inputs)
     each = (time.perf_counter() - began) / len(inputs[0])
-    seconds = min(SECONDS, SHARE * time_left())
+    seconds = min(SECONDS, max(MOMENT, SHARE * time_left()))
     return next((count for count in ROWS if count * each * times <= seconds), ROWS[-1])
 
 
@@ -127,11 +128,13 @@ def _doubt(network: nn.Module, scored: _Score, rows: int) -> str:
 def _tried(network: nn.Module, base: _Score, suspicious: bool) -> tuple[_Score, list[_Score]]:
     """The task's own way and each other that the network can run, best first, on the same rows.
 
-    A slow network that is above suspicion is spared.
+    A slow network that is above suspicion is spared all but a table's columns as they are.
     """
     found = ways(base.task)
     rows = _affordable(network, base.task, len(found) + 1)
-    if not found or (rows == ROWS[-1] and not suspicious):
+    if rows == ROWS[-1] and not suspicious:
+        found = [way for way in found if way.label == AS_THEY_ARE]
+    if not found:
         return base, []
     scores = [_score(network, label, task, rows) for label, task in _runnable(network, base.task, found)]
     return _score(network, "", base.task, rows), sorted(scores, key=lambda s: -s.value)
@@ -147,13 +150,38 @@ def _fitting(network: nn.Module, task: Task) -> list[_Score]:
 
 
 def _runnable(network: nn.Module, task: Task, found: list[Way]) -> Iterator[tuple[str, Task]]:
+    """Those that give the network something else than the task itself and than those before."""
+    given = [task.example(8)[0]]
     for way in found:
         fed_so = way.feed(task)
+        rows = fed_so.example(8)[0]
+        if any(_same(rows, other) for other in given):
+            continue
+        given.append(rows)
         try:
             check_fits(network, fed_so)
         except BadInput:
             continue
         yield way.label, fed_so
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    """Whether two batches differ by less than a hundredth of the largest value in each place."""
+    return a.shape == b.shape and bool(((a - b).abs() <= 0.01 * b.abs().amax(0)).all())
+
+
+def _plain(base: _Score, tried: list[_Score]) -> _Score | None:
+    """A table's columns as they are, if the network takes them no worse than as the task normalises them: by the
+    metric, or by the loss where the metric does not tell."""
+    found = next((s for s in tried if s.label == AS_THEY_ARE), None)
+    if found is None or base.task.normalise is None:
+        return None
+    difference = found.each - base.each
+    error = difference.std().item() / math.sqrt(len(difference))
+    if abs(difference.mean().item()) > max(2 * error, 1e-9):
+        return found if difference.mean() > 0 else None
+    losses = [base.task.loss(s.outputs, s.targets).item() for s in (found, base)]
+    return found if losses[0] <= losses[1] else None
 
 
 def _better(base: _Score, tried: list[_Score], errors: float) -> _Score | None:

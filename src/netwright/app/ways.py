@@ -14,6 +14,7 @@ from netwright.core.signature import Feature, Input
 from netwright.core.split import ArraySplit, Normalise, first, take
 from netwright.core.task import Task
 
+AS_THEY_ARE = "columns as they are"
 _ROLES = ("train", "val", "test")
 _SEEN = 5_000  # training rows whose range and moments count
 _IMAGENET = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
@@ -61,11 +62,11 @@ def _of_pictures(task: Task) -> list[Way]:
                 scale,
                 order,
             )
-            found.append(Way(name + (" as BGR" if order else ""), _fed(way)))
+            found.append(Way(name + (", as BGR" if order else ""), _fed(way)))
     low, _, unit, _ = _range(task)
     if task.input_shape[0] == 3 and low >= 0:
         caffe = Normalise(*_CAFFE, scale=255 * unit, channels=(2, 1, 0))
-        found.append(Way("0 to 255 as BGR, less ImageNet's mean", _fed(caffe)))
+        found.append(Way("0 to 255, as BGR, less ImageNet's mean", _fed(caffe)))
     if all(isinstance(getattr(task, role), ArraySplit) for role in _ROLES):
         found.append(Way("height and width exchanged", exchanged))
     return found
@@ -166,7 +167,7 @@ def _from_0_to_1(task: Task) -> Task:
 
 _COLUMN_SCALES: dict[str, Callable[[Task], Task]] = {
     "columns as the task has them": lambda task: task,
-    "columns as they are": lambda task: task.fed(None),
+    AS_THEY_ARE: lambda task: task.fed(None),
     "standardised columns": _standardised,
     "standardised numbers, flags as they are": _numbers_standardised,
     "columns from 0 to 1": _from_0_to_1,

@@ -20,6 +20,7 @@ from netwright.core.errors import BadInput, NetwrightError, NotApplicable
 from netwright.core.graph.trace import trace
 from netwright.core.network import clone
 from netwright.core.onnx_names import rename
+from netwright.core.onnx_translations import TRANSLATIONS
 from netwright.core.packed import ONNX_TRANSLATIONS, Packed
 from netwright.core.plain import plain
 from netwright.core.proof import outputs_of, prove
@@ -31,7 +32,7 @@ OPSET = 20
 METADATA = "netwright"
 _FOLDED = 1024  # entries of a constant that the exporter may fold in a network of packed weights
 
-_TRANSLATIONS = dict(ONNX_TRANSLATIONS)
+_TRANSLATIONS = {**TRANSLATIONS, **ONNX_TRANSLATIONS}
 
 
 def register_translation(operator: Callable[..., Any], translation: Callable[..., Any]) -> None:

@@ -18,7 +18,6 @@ from netwright.core.network import call, clone, device_of, evaluating, move
 from netwright.core.task import Task
 
 _ROWS = 64
-_LEAST = 1e-30  # of a probability whose logarithm is taken
 _SAME = {"reshape", "view", "flatten", "squeeze", "clone", "contiguous", "to", "dropout", "identity"}
 
 
@@ -117,6 +116,11 @@ def _widened(output: Any, task: Task) -> tuple[Task, str]:
     return replace(task, outputs=width, classes=names), said
 
 
+def logs(probabilities: Tensor) -> Tensor:
+    """Their logarithms, finite where one is 0: not below that of the type's smallest normal number."""
+    return probabilities.clamp_min(torch.finfo(probabilities.dtype).tiny).log()
+
+
 class _Picked(nn.Module):
     def __init__(self, index: int) -> None:
         super().__init__()
@@ -136,18 +140,18 @@ class _Two(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = x.reshape(-1, 1)
         if self.probability:
-            return torch.cat([(1 - x).clamp_min(_LEAST).log(), x.clamp_min(_LEAST).log()], 1)
+            return torch.cat([logs(1 - x), logs(x)], 1)
         return torch.cat([torch.zeros_like(x), x], 1)
 
 
 class _Log(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
-        return x.clamp_min(_LEAST).log()
+        return logs(x)
 
 
 class _Logit(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
-        return x.clamp_min(_LEAST).log() - (1 - x).clamp_min(_LEAST).log()
+        return logs(x) - logs(1 - x)
 
 
 class Scored(nn.Module):
@@ -237,8 +241,9 @@ def _log(network: fx.GraphModule, graph: fx.Graph, node: fx.Node, free: bool) ->
         if _kind(network, other) == "sigmoid":
             minus = graph.call_function(torch.neg, (other.args[0],))
             return graph.call_function(F.logsigmoid, (minus,))
-    least = graph.call_function(torch.clamp, (node,), {"min": _LEAST})
-    return graph.call_function(torch.log, (least,))
+    made = graph.call_function(logs, (node,))
+    made.meta["is_wrapped"] = True  # kept whole when the network is unpickled
+    return made
 
 
 def _again(graph: fx.Graph, node: fx.Node, given: fx.Node) -> fx.Node:
