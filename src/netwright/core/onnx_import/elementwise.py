@@ -33,7 +33,7 @@ _LAYERS: dict[str, Callable[[Node], nn.Module]] = {
     "Relu": lambda n: nn.ReLU(),
     "Sigmoid": lambda n: nn.Sigmoid(),
     "Tanh": lambda n: nn.Tanh(),
-    "Softplus": lambda n: nn.Softplus(threshold=40.0),  # x itself beyond, to the last bit: exp overflows at 89
+    "Softplus": lambda n: nn.Softplus(threshold=40.0),  # x itself beyond: exp(x) overflows at 89
     "Softsign": lambda n: nn.Softsign(),
     "HardSwish": lambda n: nn.Hardswish(),
     "Mish": lambda n: nn.Mish(),
