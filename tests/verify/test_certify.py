@@ -8,7 +8,7 @@ from torch import nn
 
 from netwright.core.budget import Budget
 from netwright.core.contracts import Box, Verifier
-from netwright.core.errors import BadInput, NotApplicable
+from netwright.core.errors import BadInput, NotApplicable, OutOfTime
 from netwright.core.fit import Fit
 from netwright.core.task import Task
 from netwright.verify.bounds import read
@@ -42,6 +42,29 @@ def test_a_linear_classifier_is_decided_exactly(bound):
     broken = verifier(net, Box(x - above, x + above, label), Budget())
     assert "holds" not in broken.answers
     assert broken.count("violated") >= 38
+
+
+def test_where_time_runs_out_what_intervals_prove_stays_proved(trained, monkeypatch):
+    """Linear bounds that never come in time leave the answers of interval propagation, not none at all."""
+    net, digits = trained
+    x = digits.example(20)[0]
+    with torch.no_grad():
+        y = net(x).argmax(1)
+    box = box_around(x, y, 0.002, (0.0, 1.0), digits.normalise)
+    intervals = Certify("interval")(net, box, Budget())
+
+    def late(program, part, bound="crown"):
+        if bound == "crown":
+            raise OutOfTime("the time is over")
+        return margin_bound(program, part, bound)
+
+    monkeypatch.setattr("netwright.verify.certify.margin_bound", late)
+    found = Certify("crown")(net, box, Budget(seconds=60))
+    assert intervals.count("holds") > 0
+    assert found.answers == intervals.answers
+    assert Certify("crown")(net, box, Budget()).count("holds") == 0, (
+        "without a limit there is nothing to fall back on"
+    )
 
 
 @pytest.fixture(scope="module")

@@ -25,6 +25,7 @@ from netwright.core.export import export
 from netwright.core.fits import signature_for
 from netwright.core.metrics import outputs_of, score
 from netwright.core.paired import judged, r2_error
+from netwright.core.plural import number_of
 from netwright.core.signature import Signature
 from netwright.core.study import Outcome, Trial
 from netwright.core.task import Task
@@ -238,7 +239,11 @@ def run_verifier_trial(trial: Trial, network: nn.Module, task: Task) -> Outcome:
             network, task, radius, verifier, trial.budget, examples=VERIFIED, role="val"
         )
     figures = {"clean": found.clean, "attacked": found.attacked, "radius": radius}
-    return Outcome(figures if found.certified is None else figures | {"certified": found.certified})
+    if found.certified is None:
+        return Outcome(figures)
+    open_ = found.verdict.count("unknown")
+    note = f"{open_} of {number_of(found.examples, 'example')} neither broken nor proved" if open_ else ""
+    return Outcome(figures | {"certified": found.certified}, note=note)
 
 
 def default_radius(task: Task) -> float:
