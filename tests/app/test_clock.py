@@ -48,6 +48,18 @@ def test_a_command_that_has_no_answer_in_time_says_so():
         assert 25 < time_left() <= 30
 
 
+def test_the_opening_tells_how_slow_the_machine_is():
+    clock = Clock(100)
+    closing = clock.closing
+    with clock.opening():
+        used, start = time.process_time(), time.monotonic()
+        while time.process_time() - used < 0.3:
+            pass
+        time.sleep(4 * (time.monotonic() - start))  # as if others had the processor
+    assert clock.slowness > 4
+    assert closing < clock.closing < 60
+
+
 def test_without_a_budget_nothing_ends():
     clock = Clock(None)
     with clock.command(), clock.opening():

@@ -84,6 +84,8 @@ def test_rows_hold_everything_that_decides(compressed, network, task):
         assert row["onnx_latency_ms"] > 0
         assert row["torch_latency_ms"] > 0
         assert row["onnx_ratio_low"] <= row["onnx_ratio"] <= row["onnx_ratio_high"]
+        assert row["onnx_interval_low"] <= row["onnx_ratio"] <= row["onnx_interval_high"]
+        assert row["onnx_ratio_low"] <= row["onnx_interval_high"]
         assert row["faster"] == pytest.approx(1 / row["onnx_ratio"])
         assert row["onnx_latency_ms"] == pytest.approx(
             row["onnx_ratio"] * compressed.original["onnx_latency_ms"]

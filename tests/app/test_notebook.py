@@ -7,7 +7,7 @@ from torch import nn
 
 import netwright as nw
 from netwright.app.notebook import table
-from netwright.app.result import Result, guesses
+from netwright.app.result import Result
 from netwright.core.paired import Change
 
 FIGURES = {"accuracy": 0.95, "onnx_latency_ms": 1.0, "bytes": 1000, "onnx_ratio": 1.0, "torch_ratio": 1.0}
@@ -45,11 +45,3 @@ def test_a_result_shows_itself_in_a_notebook():
 
 def test_a_table_escapes_what_it_shows():
     assert "<b>" not in table(["<b>"], [["<b>"]])
-
-
-def test_a_network_that_guesses_is_told_from_one_that_knows():
-    task = result().task
-    targets = torch.arange(300) % 3
-    assert guesses({"accuracy": 0.36}, targets, task)
-    assert not guesses({"accuracy": 0.5}, targets, task)
-    assert not guesses({}, torch.randn(5), nw.Task.from_arrays(torch.randn(60, 3), torch.randn(60)))

@@ -11,9 +11,11 @@ from torch import nn
 
 from netwright.app.opening import open_subject
 from netwright.app.screen import View
+from netwright.core.budget import within
 from netwright.core.errors import BadInput
 from netwright.core.load import load
 from netwright.core.metrics import evaluate
+from netwright.core.task import Task
 
 RNG = np.random.default_rng(0)
 
@@ -132,3 +134,12 @@ def test_double_precision_is_said(tmp_path):
     assert "float64" in subject.note
     assert next(load(tmp_path / "n.pt2").parameters()).dtype == torch.float64
     assert next(subject.network.parameters()).dtype == torch.float32
+
+
+def test_a_network_trained_here_that_learned_nothing_in_its_time_is_no_answer_and_not_kept(tmp_path):
+    task = Task.from_arrays(RNG.normal(size=(400, 5)).astype(np.float32), np.arange(400) % 2)
+    with within(0), pytest.raises(BadInput, match="has learned nothing in 0 s; give a larger --budget"):
+        open_subject(None, task, 0, tmp_path, View(quiet=True))
+    assert not list(tmp_path.iterdir())
+    assert not open_subject(None, task, 0, tmp_path, View(quiet=True)).given
+    assert len(list(tmp_path.iterdir())) == 1

@@ -16,7 +16,7 @@ BEFORE = {
 }  # fmt: skip
 AFTER = {
     **BEFORE, "accuracy": 0.958, "onnx_latency_ms": 0.41, "torch_latency_ms": 3.1, "bytes": 1_000_000,
-    "onnx_ratio": 0.4, "onnx_spread": (0.38, 0.42), "torch_ratio": 1.5, "torch_spread": (1.4, 1.6),
+    "onnx_ratio": 0.4, "onnx_interval": (0.38, 0.42), "torch_ratio": 1.5, "torch_interval": (1.4, 1.6),
 }  # fmt: skip
 
 
@@ -25,7 +25,7 @@ def trial(key, label, latency, accuracy, why, **more):
         "key": key, "slug": key, "label": label, "status": "done", "seconds": 12.0, "accuracy": accuracy,
         "accuracy_change": accuracy - 0.96, "accuracy_change_low": accuracy - 0.97,
         "accuracy_change_high": accuracy - 0.95, "onnx_latency_ms": latency, "onnx_ratio": latency, "bytes": 1e6,
-        "onnx_ratio_low": latency * 0.95, "onnx_ratio_high": latency * 1.05, "faster": 1 / latency, "why": why,
+        "onnx_interval_low": latency * 0.95, "onnx_interval_high": latency * 1.05, "faster": 1 / latency, "why": why,
     }  # fmt: skip
     return row | more
 
@@ -101,7 +101,7 @@ def test_before_and_after_speak_as_the_verdict_does(page):
         "not 1 / 0.41: the ratios were measured in turn"
     )
     assert rows["latency, PyTorch"] == "1.50x slower [1.40, 1.60]"
-    level = report.comparison(BEFORE, {**AFTER, "onnx_ratio": 0.98, "onnx_spread": (0.9, 1.1)}, {})
+    level = report.comparison(BEFORE, {**AFTER, "onnx_ratio": 0.98, "onnx_interval": (0.9, 1.1)}, {})
     assert [r["change"] for r in level if r["name"] == "latency, ONNX Runtime"] == [
         "1.02x faster [0.91, 1.11] (level)"
     ]

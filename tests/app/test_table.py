@@ -16,9 +16,9 @@ from netwright.core.study import Outcome, Study, Trial
 FIGURES = {
     "original": {"accuracy": 0.9, "nll": 0.26, "onnx_latency_ms": 1.0, "bytes": 1000.0},
     "level": {"accuracy": 0.9, "nll": 0.3, "onnx_latency_ms": 0.98, "bytes": 900.0, "faster": 1.02,
-              "onnx_ratio_low": 0.9, "onnx_ratio_high": 1.1},
+              "onnx_interval_low": 0.9, "onnx_interval_high": 1.1},
     "fast": {"accuracy": 0.899, "nll": 54.0, "blown_up": 1.0, "onnx_latency_ms": 0.5, "bytes": 400.0, "faster": 2.0,
-             "onnx_ratio_low": 0.45, "onnx_ratio_high": 0.55},
+             "onnx_ratio_low": 0.4, "onnx_ratio_high": 1.2, "onnx_interval_low": 0.45, "onnx_interval_high": 0.55},
 }  # fmt: skip
 
 
@@ -44,6 +44,7 @@ def test_level_is_explained_where_it_stands(comparison):
     for said in (shown(comparison), comparison._repr_html_()):
         assert "1.02x (level)" in said
         assert "(level): neither faster nor slower than the original" in said
+        assert "2.00x [1.82, 2.22]" in said, "single rounds may be slower: the median is not"
 
 
 def test_a_blow_up_is_marked_and_not_starred(comparison):

@@ -8,9 +8,9 @@ from netwright.core.paired import Change
 LEVEL = (0.95, 1.05)
 
 
-def figures(faster, size=10, torch_faster=None, spread=(0.1, 0.9), torch_spread=(0.1, 0.9), **metrics):
-    more = {} if torch_faster is None else {"torch_ratio": 1 / torch_faster, "torch_spread": torch_spread}
-    return {"onnx_ratio": 1 / faster, "onnx_spread": spread, "bytes": size, **more, **metrics}
+def figures(faster, size=10, torch_faster=None, interval=(0.1, 0.9), torch_interval=(0.1, 0.9), **metrics):
+    more = {} if torch_faster is None else {"torch_ratio": 1 / torch_faster, "torch_interval": torch_interval}
+    return {"onnx_ratio": 1 / faster, "onnx_interval": interval, "bytes": size, **more, **metrics}
 
 
 def judge(before, after, target, metric="accuracy", **changes):
@@ -57,7 +57,7 @@ def test_what_is_just_met_does_not_read_as_missed():
 
 
 @pytest.mark.parametrize(
-    ("onnx", "spread", "torch_", "torch_spread", "said"),
+    ("onnx", "interval", "torch_", "torch_interval", "said"),
     [
         (2.5, (0.3, 0.5), 0.5, (1.8, 2.2), "2.50x faster in ONNX Runtime, but 2.00x slower in PyTorch"),
         (0.8, (1.2, 1.3), 2.0, (0.4, 0.6), "1.25x slower in ONNX Runtime, but 2.00x faster in PyTorch"),
@@ -66,8 +66,8 @@ def test_what_is_just_met_does_not_read_as_missed():
         (0.8, (1.2, 1.3), 0.5, (1.8, 2.2), "1.25x slower in ONNX Runtime, 2.00x in PyTorch"),
     ],
 )
-def test_the_headline_speaks_of_both_runtimes(onnx, spread, torch_, torch_spread, said):
-    after = figures(onnx, 5, torch_, spread, torch_spread, accuracy=0.9)
+def test_the_headline_speaks_of_both_runtimes(onnx, interval, torch_, torch_interval, said):
+    after = figures(onnx, 5, torch_, interval, torch_interval, accuracy=0.9)
     _, sentence = judge(figures(1, accuracy=0.9), after, nw.Target(smaller=2))
     assert sentence.startswith(said)
 

@@ -1,6 +1,8 @@
 """The same trial function on Ray. Takes some seconds to start; skipped where Ray is not installed."""
 
+import socket
 import sys
+import time
 
 import cloudpickle
 import pytest
@@ -8,6 +10,7 @@ import torch
 from tests.core import study_functions
 from torch import nn
 
+from netwright.core.cluster import check_address
 from netwright.core.errors import BadInput, MissingExtra
 from netwright.core.study import Limits, Study, Trial
 
@@ -77,3 +80,18 @@ def test_no_cluster_there(tmp_path):
 
     with pytest.raises(BadInput, match="no Ray cluster at 'auto'"):
         Ray("auto").warm()
+
+
+def test_an_address_that_nobody_answers_fails_at_once():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        for address in ("auto", "local", f"127.0.0.1:{port}", f"ray://localhost:{port}"):
+            check_address(address)
+    start = time.monotonic()
+    for address in (f"127.0.0.1:{port}", f"ray://127.0.0.1:{port}"):
+        with pytest.raises(BadInput, match=r"no Ray cluster at .*: Connection refused"):
+            check_address(address)
+    assert time.monotonic() - start < 15
+    for address in ("127.0.0.1", "host:port", ":1"):
+        with pytest.raises(BadInput, match="give HOST:PORT, auto or local"):
+            check_address(address)

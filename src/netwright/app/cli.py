@@ -5,6 +5,9 @@ Exit codes: 0 done, 1 the answer is no, 2 bad use or bad input, 130 interrupted.
 
 from __future__ import annotations
 
+import atexit
+import contextlib
+import os
 import sys
 import time
 from pathlib import Path
@@ -123,6 +126,7 @@ def improve(
 ) -> None:
     """The main job: measure a network, try methods side by side, apply the winner, export, report."""
     began = _began()
+    _start_workers(ray)
     from netwright.app import improve as job
     from netwright.app import screen
     from netwright.app.clock import Clock
@@ -178,6 +182,7 @@ def compare(
 ) -> None:
     """Every method of a goal, side by side, on one budget."""
     began = _began()
+    _start_workers(ray)
     from netwright.app import screen
     from netwright.app.clock import Clock
     from netwright.app.compare import TEACHING
@@ -422,6 +427,28 @@ def _began() -> float:
     return _started[0] if _started else time.monotonic()
 
 
+def _start_workers(ray: str | None) -> None:
+    """What trials are forked from loads torch while we do; not when it is Ray's."""
+    if ray is None:
+        from netwright.core.forkserver import warm
+
+        warm()
+
+
+def script() -> NoReturn:
+    """`main` as a process of its own, which leaves at once: to take down all that torch has set up costs a second of
+    the processor and more, and that is not in a command's budget."""
+    try:
+        main()
+    except SystemExit as ended:
+        code = ended.code
+    with contextlib.suppress(OSError):  # nobody reads it any more
+        sys.stdout.flush()
+        sys.stderr.flush()
+    atexit._run_exitfuncs()
+    os._exit(code if isinstance(code, int) else 0)
+
+
 def main() -> NoReturn:
     """Entry point: an error that a user can act on is one line and exit code 2."""
     import psutil
@@ -449,4 +476,4 @@ def _other(error: Exception) -> int:
 
 
 if __name__ == "__main__":
-    main()
+    script()

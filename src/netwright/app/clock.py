@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 from netwright.core.budget import within
@@ -18,7 +18,9 @@ SLACK, GRACE = (
     30.0,
 )  # a command ends within SLACK times its budget plus GRACE seconds, on a loaded machine too
 OPENING = 0.3  # share of the budget that training a network may take where none is given
+CLOSING = 2.0  # seconds of the processor for the last timing, the report and its pictures
 _MARGIN = 5.0  # seconds of that which are kept for what cannot be cut off, such as writing files
+_TELLING = 0.2  # seconds of the processor from which its pace is told
 _AGAIN = 1.0  # seconds after which a cut-off comes again, should the first have been lost in a destructor
 
 
@@ -29,8 +31,12 @@ class TimeUp(BaseException):
 class Clock:
     """seconds: the budget of the command (None: no end). began: on the clock of time.monotonic, default now.
 
-    end: when the budget is over, which is what stages plan for; last: when everything is cut off.
+    end: when the budget is over, which is what stages plan for; last: when everything is cut off. slowness: seconds on
+    the clock for one of the processor, as the opening found them: 1 on a quiet machine, 4 where three others want the
+    processor too.
     """
+
+    slowness = 1.0
 
     def __init__(self, seconds: float | None, began: float | None = None) -> None:
         self.seconds = seconds
@@ -63,9 +69,20 @@ class Clock:
                 f"a budget of {self.seconds:g} s is too small here: nothing was finished in time; give a larger one"
             ) from None
 
-    def opening(self) -> AbstractContextManager[None]:
+    @property
+    def closing(self) -> float:
+        """Seconds to be kept for the last timing and the report, on this machine at this moment."""
+        return min(CLOSING * self.slowness, 0.3 * (self.last - self.began))
+
+    @contextmanager
+    def opening(self) -> Iterator[None]:
         """For the opening of network and task: its share of the time, should a network have to be trained."""
-        return within(None if self.seconds is None else OPENING * self.seconds)
+        began, used = time.monotonic(), time.process_time()
+        with within(None if self.seconds is None else OPENING * self.seconds):
+            yield
+        used = time.process_time() - used
+        if used > _TELLING:
+            self.slowness = max(1.0, (time.monotonic() - began) / used)
 
 
 @contextmanager

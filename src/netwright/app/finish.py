@@ -10,7 +10,6 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from netwright.app import plan
 from netwright.app.calibrated import calibrated
 from netwright.app.clock import Clock, TimeUp, cut_off
 from netwright.app.trials import ONNX, ORIGINAL
@@ -33,25 +32,20 @@ _LATE = "no time was left"
 
 @dataclass(frozen=True)
 class Written:
-    """The network that is handed over, and what its files are."""
+    """The network that is handed over; max_error: how far its ONNX file's outputs are from its own."""
 
     network: nn.Module
     calibration: str
     max_error: float
-    notes: tuple[str, ...] = ()
 
 
 def write(study: Study, row: Row, given: nn.Module, task: Task, out: Path, clock: Clock) -> Written:
-    """Write the network of a row: calibrated, as ONNX and .pt2. Where no time is left for that, the ONNX file that
-    its trial left, and no .pt2. given: the network that the user gave, which the row of the original stands for."""
-    signature = signature_for(given, task)
+    """Write the network of a row as ONNX: calibrated, or, where no time is left for that, the file that its trial left.
+    given: the network that the user gave, which the row of the original stands for."""
     candidate = given if row["slug"] == ORIGINAL else study.network(row["key"])
     once = row["seconds"] - row["method_seconds"]  # what evaluation and export took in the trial
-    rest = (
-        plan.REPORT_SECONDS + once / 2
-    )  # for the test data and the report; on a busy machine both take longer
+    rest = clock.closing + once / 4  # for the test data and the report
     network, calibration, error = candidate, f"not calibrated: {_LATE}", row["export_max_error"]
-    notes = []
     if row["slug"] == ORIGINAL:
         calibration = "not calibrated"
     elif clock.at_most > 1.5 * once + rest:
@@ -59,20 +53,27 @@ def write(study: Study, row: Row, given: nn.Module, task: Task, out: Path, clock
             with cut_off(clock.last - once / 2 - rest):
                 network, calibration = calibrated(candidate, task)
                 if network is not candidate:
-                    error = _export(network, task, out / MODEL, signature)
+                    error = _export(network, task, out / MODEL, signature_for(given, task))
         except TimeUp:
             network, calibration = candidate, f"not calibrated: {_LATE}"
     if network is candidate:
         with atomic(out / MODEL) as path:
             path.write_bytes(study.file(row["key"], ONNX))
+    return Written(network, calibration, error)
+
+
+def program(
+    network: nn.Module, given: nn.Module, task: Task, out: Path, clock: Clock
+) -> tuple[float, tuple[str, ...]]:
+    """Write the network as .pt2, once the figures are known, if there is time: how far its outputs are from the
+    network's, and a note where there was none."""
     try:
-        with cut_off(clock.last - rest):
-            error = max(error, _export(network, task, out / PROGRAM, signature))
+        with cut_off(clock.last - clock.closing / 2):
+            return _export(network, task, out / PROGRAM, signature_for(given, task)), ()
     except TimeUp:
-        notes.append(
-            f"{PROGRAM} was not written: {_LATE}; a larger --budget writes it, or netwright's export"
+        return 0.0, (
+            f"{PROGRAM} was not written: {_LATE}; a larger --budget writes it, or netwright's export",
         )
-    return Written(network, calibration, error, tuple(notes))
 
 
 def _export(network: nn.Module, task: Task, path: Path, signature: Signature) -> float:
@@ -90,7 +91,7 @@ def tested(
         for path in files.values():
             outputs_of_file(path, take(split, _PROBE))
         each = (time.monotonic() - start) / _PROBE
-        share = max(0.2 * clock.left, 0.3 * (clock.at_most - plan.REPORT_SECONDS))
+        share = max(0.2 * clock.left, 0.3 * (clock.at_most - clock.closing))
         count = max(_PROBE, int(share / each))
         if count < len(split):
             notes = (
@@ -108,7 +109,7 @@ def figures(
     clock: Clock,
 ) -> list[dict[str, Any]]:
     """The figures of result.json for both networks: metrics of the files, latency timed in turn."""
-    seconds = max(0.5, (clock.at_most - plan.REPORT_SECONDS) / 5)
+    seconds = max(0.5, (clock.at_most - clock.closing) / 5)
     with within(2 * seconds):
         example = task.raw().example(1)
         onnx = latency(list(files.values()), example, "onnx", rounds=200, seconds=min(20.0, seconds))
@@ -122,7 +123,8 @@ def figures(
         found.append({
             **score(*outputs[name], task.kind), "onnx_latency_ms": onnx.median_ms[i],
             "torch_latency_ms": eager.median_ms[i], "onnx_ratio": onnx.ratio[i], "onnx_spread": onnx.spread[i],
-            "torch_ratio": eager.ratio[i], "torch_spread": eager.spread[i],
+            "onnx_interval": onnx.interval[i], "torch_ratio": eager.ratio[i], "torch_spread": eager.spread[i],
+            "torch_interval": eager.interval[i],
             "bytes": files[name].stat().st_size, "parameters": counted.parameters,
             "macs": counted.macs, "peak_activation_bytes": counted.peak_activation_bytes,
         })  # fmt: skip

@@ -34,6 +34,7 @@ from netwright.core.task import Task
 
 Row = dict[str, Any]
 LARGER = "A larger --budget tries more."
+REPORT = "report.html"
 
 
 def improve(
@@ -162,7 +163,7 @@ class _Job:
 
     def _measure(self, study: Study) -> Row:
         """The given network's own row, and original.onnx."""
-        until = self.clock.last - plan.REPORT_SECONDS
+        until = self.clock.last - self.clock.closing
         rows = self._run(study, [original_trial(Budget(seconds=self.asked.seconds))], until)
         if not rows or rows[0]["status"] == "timed out":
             raise BadInput(
@@ -183,7 +184,7 @@ class _Job:
         """Both rounds, each followed by timing, nothing else running then. What does not train comes first and may
         use some of the grace after the budget; what trains ends in time for the report to be in the budget."""
         clock, spare, seed = self.clock, original["seconds"], self.asked.seed
-        ready = clock.last - spare - plan.REPORT_SECONDS  # then no time is left to calibrate the winner
+        ready = clock.last - spare - clock.closing  # then no time is left to calibrate the winner
         trained = min(ready, max(clock.end - plan.ending(spare), clock.began + 0.5 * self.asked.seconds))
         first = plan.first_round(self.target, self.asked.methods, self.budget, seed, spare)
         quick = [t for t in first if not trains(t)]
@@ -245,6 +246,7 @@ class _Job:
         files = {"before": self.out / "original.onnx", "after": folder / finish.MODEL}
         tested, notes = finish.tested(files, self.task, self.clock)
         before, after = finish.figures(networks, files, tested, self.task, self.clock)
+        error, unwritten = finish.program(written.network, self.network, self.task, folder, self.clock)
         before["validation"], after["validation"] = original[self.metric], choice.row[self.metric]
         change = verdict.changes_of(tested, self.task)
         met, sentence = verdict.judge(
@@ -258,20 +260,23 @@ class _Job:
             networks,
             tested,
             change,
-            written.max_error,
-            (*written.notes, *notes),
+            max(error, written.max_error),
+            (*unwritten, *notes),
             late,
         )
         label, trials = choice.row["label"], trial_rows(rows, original, choice, self.metric)
         result = Result(written.network, self.task, met, sentence, label, before, after, self.out, trials)
         result.document = document(result, self.subject, self.asked, found)
-        report.write(shown(result, self.subject, self.asked, found, self.clock), folder / "report.html")
+        try:
+            with cut_off(self.clock.last - 1):
+                report.write(shown(result, self.subject, self.asked, found, self.clock), folder / REPORT)
+        except TimeUp:
+            result.document["notes"].append(f"{REPORT} was not written: no time was left")
         text = json.dumps(result.document, indent=1, default=str) + "\n"
         (folder / "result.json").write_text(text, encoding="utf-8")
-        if not (folder / finish.PROGRAM).exists():
-            (self.out / finish.PROGRAM).unlink(
-                missing_ok=True
-            )  # what an earlier run left is of another network
+        for name in (finish.PROGRAM, REPORT):
+            if not (folder / name).exists():  # what an earlier run left is of another network
+                (self.out / name).unlink(missing_ok=True)
         return result
 
     def _say(self, result: Result) -> None:
@@ -284,7 +289,7 @@ class _Job:
         self.view.say(f"{'met' if result.met else 'NOT met'}: {result.sentence}")
         for remark in result.document["remarks"]:
             self.view.say(f"note: {remark}")
-        names = [finish.MODEL, finish.PROGRAM, "original.onnx", "report.html", "result.json", "study.db"]
+        names = [finish.MODEL, finish.PROGRAM, "original.onnx", REPORT, "result.json", "study.db"]
         self.view.say(f"wrote {self.out}/: {'  '.join(n for n in names if (self.out / n).exists())}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,12 @@ from torch import nn
 
 from netwright.app.screen import View
 from netwright.app.seen import Seen, look
+from netwright.app.suspicion import guesses
 from netwright.core import progress
 from netwright.core.checkpoint import load_state, save_state
 from netwright.core.errors import BadInput
 from netwright.core.fit import Fit
+from netwright.core.metrics import outputs_of
 from netwright.core.network import parameter_count, seeded
 from netwright.core.paths import check_writable
 from netwright.core.plural import number_of
@@ -147,7 +150,8 @@ def asked_arrays(network: nn.Module) -> dict[str, Any]:
 
 
 def train_generous(task: Task, seed: int, out: Path | None, view: View) -> tuple[nn.Module, str]:
-    """Train a network with room to spare, once: an interrupted `improve` finds it again in `out`."""
+    """Train a network with room to spare, once: an interrupted `improve` finds it again in `out`. BadInput where the
+    time for it ends before it knows anything."""
     from netwright.models import build
 
     if task.meaning not in GENEROUS:
@@ -161,11 +165,17 @@ def train_generous(task: Task, seed: int, out: Path | None, view: View) -> tuple
     if kept is not None and kept.exists():
         network.load_state_dict(load_state(kept)[0])
     else:
+        began = time.monotonic()
         with (
             view.working(f"training a generous {name} on {task.name}") as listener,
             progress.listen(listener),
         ):
-            Fit(epochs=15 if len(task.train) < 5_000 else 5, lr=3e-3, seed=seed)(network, task)
+            history = Fit(epochs=15 if len(task.train) < 5_000 else 5, lr=3e-3, seed=seed)(network, task)
+        if history.stopped == "budget" and guesses(*outputs_of(network, task.val), task.kind):
+            raise BadInput(
+                f"the network trained here has learned nothing in {time.monotonic() - began:.0f} s; give a "
+                "larger --budget, or a network"
+            )
         if kept is not None:
             save_state(kept, network.state_dict())
     return network.eval(), f"{task.name}-{name}"

@@ -98,8 +98,8 @@ _ROWS = [
 def comparison(
     before: dict[str, Any], after: dict[str, Any], changes: Mapping[str, Change]
 ) -> list[dict[str, str]]:
-    """The table of before and after, with the change in the unit that suits the figure, and its 95 % interval (of a
-    latency, which was measured in turn, the spread) where one is known."""
+    """The table of before and after, with the change in the unit that suits the figure, and its 95 % interval where one
+    is known (of a latency: of the median of its ratios, round by round)."""
     rows = []
     for key, name, text, change in _ROWS:
         a, b = before.get(key), after.get(key)
@@ -124,14 +124,14 @@ def comparison(
 
 def _latency_change(after: dict[str, Any], runtime: str) -> str:
     """'2.13x faster [1.90, 2.31]': the median of the ratios, round by round, which is what a verdict rests on."""
-    ratio, spread = after[f"{runtime}_ratio"], after.get(f"{runtime}_spread")
+    ratio, interval = after[f"{runtime}_ratio"], after.get(f"{runtime}_interval")
     faster = ratio <= 1
     said = f"{words.factor(1 / ratio if faster else ratio)} {'faster' if faster else 'slower'}"
-    if spread is None:
+    if interval is None:
         return said
-    ends = [1 / spread[1], 1 / spread[0]] if faster else list(spread)
-    return f"{said} [{ends[0]:.2f}, {ends[1]:.2f}]" + (
-        f" {words.LEVEL}" if spread[0] <= 1 <= spread[1] else ""
+    low, high = (1 / interval[1], 1 / interval[0]) if faster else interval
+    return f"{said} [{low:.2f}, {high:.2f}]" + (
+        f" {words.LEVEL}" if words.direction(ratio, interval) == "level" else ""
     )
 
 
@@ -146,7 +146,7 @@ def cards(evidence: Evidence) -> list[dict[str, str]]:
         asked_ = target.faster if runtime == "onnx" else None
         value = f"{words.factor(1 / ratio, asked_)} faster" if ratio <= 1 else f"{words.factor(ratio)} slower"
         key = f"{runtime}_latency_ms"
-        level = words.direction(ratio, after.get(f"{runtime}_spread")) == "level"
+        level = words.direction(ratio, after.get(f"{runtime}_interval")) == "level"
         more = f"{before[key]:.3f} → {after[key]:.3f} ms" + (f" {words.LEVEL}" if level else "")
         found.append({"name": name, "value": value, "more": more})
     found.append({
@@ -284,9 +284,9 @@ def render(evidence: Evidence) -> str:
         "table": comparison(evidence.before, evidence.after, evidence.changes),
         "metric": words.NAMES[evidence.primary],
         "cards": cards(evidence),
-        "timed": "onnx_spread" in evidence.after,
+        "timed": "onnx_interval" in evidence.after,
         "level": any(
-            words.direction(1.0, evidence.after.get(f"{runtime}_spread")) == "level"
+            words.direction(1.0, evidence.after.get(f"{runtime}_interval")) == "level"
             for runtime in ("onnx", "torch")
         ),
         "validation_line": number_of(evidence.validation_count, "validation example"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -19,6 +18,7 @@ from netwright.app.beside import blow_up, blown_up, note_of
 from netwright.app.choose import Choice
 from netwright.app.clock import Clock, TimeUp, cut_off
 from netwright.app.opening import Subject, describe
+from netwright.app.suspicion import guesses
 from netwright.app.trials import ORIGINAL
 from netwright.core import catalogue
 from netwright.core.budget import Target
@@ -99,8 +99,8 @@ def trial_rows(rows: Sequence[Row], original: Row, choice: Choice, metric: str) 
     keep = (
         "key", "label", "slug", "settings", "seed", "status", "reason", "seconds", metric, f"{metric}_change",
         f"{metric}_change_low", f"{metric}_change_high", "mae", "rmse", "r2_error", "nll", "ece", "blown_up",
-        "onnx_latency_ms", "torch_latency_ms", "onnx_ratio", "onnx_ratio_low", "onnx_ratio_high", "faster", "bytes",
-        "parameters", "macs",
+        "onnx_latency_ms", "torch_latency_ms", "onnx_ratio", "onnx_ratio_low", "onnx_ratio_high",
+        "onnx_interval_low", "onnx_interval_high", "faster", "bytes", "parameters", "macs",
     )  # fmt: skip
     return [
         {k: row[k] for k in keep if k in row}
@@ -118,20 +118,12 @@ def remarks(result: Result, found: Found, given: bool = True) -> list[str]:
     said = [control.remark(trained, row, task.primary)]
     if blown_up(result.after.get("nll"), result.before.get("nll"), task):
         said.append(blow_up({**result.after, "blown_up": 1.0}, result.before))
-    if not given and guesses(result.before, found.tested["before"][1], task):
+    if not given and guesses(*found.tested["before"], task.kind):
         said.append(
             "the network that was trained here is no better than guessing, so the figures mean nothing: give a larger "
             "--budget, or a network"
         )
     return [line for line in said if line]
-
-
-def guesses(figures: Mapping[str, Any], targets: Tensor, task: Task) -> bool:
-    """Whether a classifier is not better than the commonest class by more than two standard errors."""
-    if task.kind != "classification":
-        return False
-    share = targets.bincount().max().item() / len(targets)
-    return figures["accuracy"] <= share + 2 * math.sqrt(share * (1 - share) / len(targets))
 
 
 def left_out(trials: Sequence[Row]) -> list[str]:

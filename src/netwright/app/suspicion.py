@@ -44,9 +44,9 @@ def doubt(val: Seen, train: Seen, kind: str) -> str:
         return _of_values(val, train)
     if _skill(*train, kind) >= SKILLED or _skill(*val, kind) >= SKILLED:
         return ""
-    score, guessing, error = _guessing(*val, kind)
+    score, guessing, _ = _guessing(*val, kind)
     both = torch.cat([val[0], train[0]]), torch.cat([val[1], train[1]])
-    if score <= guessing + 2 * error and not informed(*both, kind):
+    if guesses(*val, kind) and not informed(*both, kind):
         word = "the majority class" if kind == "classification" else "the commoner answer to each label"
         return f"the network scores as {word} would ({score:.3f} of {guessing:.3f})"
     blind = math.log(val[0].shape[1] if kind == "classification" else 2)
@@ -57,6 +57,15 @@ def doubt(val: Seen, train: Seen, kind: str) -> str:
             f"guessing has {blind:.2f}"
         )
     return ""
+
+
+def guesses(outputs: Tensor, targets: Tensor, kind: str) -> bool:
+    """Whether the network is not better than the commonest answer by more than two standard errors; with values, than
+    their mean."""
+    if kind == "regression":
+        return gains(outputs, targets, kind).mean().item() <= 0
+    score, guessing, error = _guessing(outputs, targets, kind)
+    return score <= guessing + 2 * error
 
 
 def informed(outputs: Tensor, targets: Tensor, kind: str) -> bool:

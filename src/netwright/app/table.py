@@ -48,8 +48,8 @@ def latency_cell(row: Row) -> str:
 
 
 def faster_cell(row: Row) -> str:
-    """How many times faster than the original, with the spread; 'level' where 1 lies inside it."""
-    return "" if row["slug"] == ORIGINAL else words.faster_cell(row, spread=True)
+    """How many times faster than the original, with the 95 % interval; 'level' where 1 lies inside it."""
+    return "" if row["slug"] == ORIGINAL else words.faster_cell(row, bounds=True)
 
 
 def columns(comparison: Comparison) -> list[Column]:

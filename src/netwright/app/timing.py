@@ -21,9 +21,10 @@ def time_candidates(study: Study, task: Task, *, rounds: int = 50, seconds: floa
     """Time what has not been timed yet, in turn with the original (original, A, B, ..., original, A, B, ...), in one
     process, on one thread, with one example; and add to each row, for ONNX Runtime (`onnx_`) and PyTorch (`torch_`):
 
-    onnx_ratio: time over the original's, the median round by round, with its spread onnx_ratio_low, onnx_ratio_high
-    (10 % and 90 % quantiles). onnx_latency_ms: the ratio times the original's latency when that was first measured, so
-    that figures of different moments compare. faster: 1 / onnx_ratio.
+    onnx_ratio: time over the original's, the median round by round, with the spread of the rounds onnx_ratio_low,
+    onnx_ratio_high (10 % and 90 % quantiles) and the median's 95 % interval onnx_interval_low, onnx_interval_high,
+    which says whether there is a difference. onnx_latency_ms: the ratio times the original's latency when that was
+    first measured, so that figures of different moments compare. faster: 1 / onnx_ratio.
     `seconds`: at most so long per network and backend. Nothing else may run meanwhile.
     """
     rows = [row for row in study.rows if row["status"] == "done"]
@@ -59,10 +60,13 @@ def _time(
 
 def _figures(measured: Latency, place: int, backend: str, reference: float) -> dict[str, float]:
     low, high = measured.spread[place]
+    least, most = measured.interval[place]
     figures = {
         f"{backend}_latency_ms": measured.ratio[place] * reference,
         f"{backend}_ratio": measured.ratio[place],
         f"{backend}_ratio_low": low,
         f"{backend}_ratio_high": high,
+        f"{backend}_interval_low": least,
+        f"{backend}_interval_high": most,
     }
     return figures | ({"faster": 1 / measured.ratio[place]} if backend == "onnx" else {})

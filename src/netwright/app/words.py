@@ -9,7 +9,7 @@ from typing import Any
 from netwright.core.paired import Change
 
 NAMES = {"accuracy": "accuracy", "r2": "R2", "mae": "MAE", "rmse": "RMSE"}
-Spread = tuple[float, float]
+Interval = tuple[float, float]
 
 
 def listed(words: list[str]) -> str:
@@ -91,9 +91,9 @@ def enough(value: float, digits: int, met: Callable[[float], Any]) -> int:
     return digits
 
 
-def direction(ratio: float, spread: Spread | None) -> str:
-    """Of a latency as a ratio to the original's: 'faster', 'slower' or 'level', where 1 lies inside its spread."""
-    if spread is not None and spread[0] <= 1 <= spread[1]:
+def direction(ratio: float, interval: Interval | None) -> str:
+    """Of a latency as a ratio to the original's: 'faster', 'slower' or 'level', where 1 lies inside its interval."""
+    if interval is not None and interval[0] <= 1 <= interval[1]:
         return "level"
     return "faster" if ratio <= 1 else "slower"
 
@@ -102,7 +102,7 @@ def speeds(figures: dict[str, Any], asked: float | None = None) -> str:
     """Both runtimes, so that a gain in one hides no loss in the other:
     '2.1x faster in ONNX Runtime, but 1.3x slower in PyTorch'."""
     onnx, torch = figures["onnx_ratio"], figures.get("torch_ratio")
-    way = direction(onnx, figures.get("onnx_spread") if asked is None else None)
+    way = direction(onnx, figures.get("onnx_interval") if asked is None else None)
     if way == "level":
         said = "as fast in ONNX Runtime"
     elif onnx <= 1:
@@ -111,7 +111,7 @@ def speeds(figures: dict[str, Any], asked: float | None = None) -> str:
         said = f"{factor(onnx)} slower in ONNX Runtime"
     if torch is None:
         return said
-    other = direction(torch, figures.get("torch_spread"))
+    other = direction(torch, figures.get("torch_interval"))
     if other == "level":
         return f"{said}, {'but no faster' if way == 'faster' else 'no slower'} in PyTorch"
     times = factor(max(torch, 1 / torch))
@@ -123,14 +123,17 @@ def speeds(figures: dict[str, Any], asked: float | None = None) -> str:
 LEVEL = "(level)"
 
 
-def faster_cell(row: dict[str, Any], spread: bool = False) -> str:
-    """'2.13x' for a table, or '1.02x (level)' where 1 lies inside the spread of the timing; spread: say that too."""
+def faster_cell(row: dict[str, Any], bounds: bool = False) -> str:
+    """'2.13x' for a table, or '1.02x (level)' where 1 lies inside the 95 % interval of the timing's median; bounds: say
+    that too. A record of an earlier version has no interval."""
     if "faster" not in row:
         return ""
-    low, high = 1 / row["onnx_ratio_high"], 1 / row["onnx_ratio_low"]
+    if "onnx_interval_low" not in row:
+        return f"{row['faster']:.2f}x"
+    low, high = 1 / row["onnx_interval_high"], 1 / row["onnx_interval_low"]
     if low <= 1 <= high:
         return f"{row['faster']:.2f}x {LEVEL}"
-    return f"{row['faster']:.2f}x" + (f" ({low:.2f}-{high:.2f})" if spread else "")
+    return f"{row['faster']:.2f}x" + (f" [{low:.2f}, {high:.2f}]" if bounds else "")
 
 
 def level_line(rows: Iterable[dict[str, Any]]) -> str:
@@ -138,8 +141,8 @@ def level_line(rows: Iterable[dict[str, Any]]) -> str:
     if not any(faster_cell(row).endswith(LEVEL) for row in rows):
         return ""
     return (
-        f"{LEVEL}: neither faster nor slower than the original for certain: 1 lies inside the spread of the timing's "
-        "rounds, which a quiet machine narrows"
+        f"{LEVEL}: neither faster nor slower than the original for certain: 1 lies inside the 95 % interval of the "
+        "timing's median, which a quiet machine narrows"
     )
 
 

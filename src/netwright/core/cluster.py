@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import logging
 import os
+import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from netwright.core.processes import Processes, Session
 from netwright.core.progress import Progress
 from netwright.core.trial import Ended, Event, Limits, Trial
 
+_ANSWER = 10.0  # seconds in which a cluster must answer
 _WAIT = 0.1  # seconds that one look at the cluster may take
 
 
@@ -36,6 +38,7 @@ class Ray:
             import ray
         except ImportError:
             raise MissingExtra("ray", "ray", "running trials on a Ray cluster") from None
+        check_address(address)
         self.ray, self.address = ray, address
 
     def warm(self) -> None:
@@ -62,6 +65,21 @@ class Ray:
             yield running
         finally:
             running.close()
+
+
+def check_address(address: str) -> None:
+    """BadInput for a HOST:PORT that nobody answers; Ray itself would ask for minutes."""
+    if address in ("local", "auto"):
+        return
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdecimal():
+        raise BadInput(f"'{address}' is no address of a Ray cluster; give HOST:PORT, auto or local")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER).close()
+    except (OSError, OverflowError) as error:
+        raise BadInput(
+            f"no Ray cluster at '{address}': {getattr(error, 'strerror', None) or error}"
+        ) from error
 
 
 class _Running:

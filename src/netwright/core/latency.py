@@ -47,11 +47,6 @@ class Latency:
         """How many times faster than the first each candidate is."""
         return tuple(1 / r for r in self.ratio)
 
-    def differs(self, candidate: int) -> bool:
-        """Whether this candidate's time differs from the first's: 1 lies outside the ratios' 10-90 % spread."""
-        low, high = self.spread[candidate]
-        return not low <= 1 <= high
-
 
 def latency(
     candidates: Sequence[nn.Module | str | Path],

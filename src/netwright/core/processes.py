@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-import multiprocessing
 import os
 import signal
 import sys
 import time
-import types
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -26,15 +23,11 @@ from typing import Protocol
 import psutil
 import torch
 
+from netwright.core.forkserver import context, main_hidden, warm
 from netwright.core.progress import Progress
 from netwright.core.trial import Ended, Event, Limits, Trial
 from netwright.core.worker import serve
 
-# torch.optim and torch.export both need dynamo, and an export more, each of which takes a second to import
-_PRELOAD = [
-    "torch", "torch._dynamo", "netwright.core.worker", "netwright.core.fit", "netwright.core.export",
-    "torch.onnx._internal.exporter._core", "onnxscript.rewriter.onnx_fusions", "onnxscript.version_converter",
-]  # fmt: skip
 _LOOK = 0.1  # seconds between two looks at limits
 _FAREWELL = 1.0  # seconds that a worker which has said its last may take to tidy up
 _COUNT_CHILDREN = 0.5  # seconds between two searches for children, which read the whole process table
@@ -74,11 +67,7 @@ class Processes:
 
     def warm(self) -> None:
         """Start the fork server, which loads torch on its own, and return at once."""
-        with _main_hidden(), _quiet_tracker():
-            resource_tracker.ensure_running()  # first: it lets Ctrl-C through again when it is up
-        with _main_hidden(), _deaf_to_ctrl_c():
-            _context.set_forkserver_preload(_PRELOAD)
-            multiprocessing.forkserver.ensure_running()  # type: ignore[attr-defined]
+        warm()
 
     def slots(self) -> int:
         return 1
@@ -112,13 +101,13 @@ class _Running:
         self.workers: list[_Worker] = []
 
     def start(self, trial: Trial, folder: Path) -> None:
-        ours, theirs = _context.Pipe()
+        ours, theirs = context.Pipe()
         log = folder.with_name(f"{folder.name}.log")
-        process = _context.Process(
+        process = context.Process(
             target=serve, args=(theirs, self.parcel, trial, folder, log, self.threads),
             name=f"netwright {trial.label}",
         )  # fmt: skip
-        with _main_hidden():
+        with main_hidden():
             process.start()
         theirs.close()
         self.workers.append(_Worker(trial, process, ours, log, time.monotonic()))
@@ -224,43 +213,3 @@ def _tail(log: Path, size: int = 4000) -> str:
     with contextlib.suppress(OSError):
         return log.read_bytes()[-size:].decode(errors="replace")
     return ""
-
-
-@contextmanager
-def _main_hidden() -> Iterator[None]:
-    """Workers must not run the user's script again: multiprocessing would, to find what it defines. What
-    workers need of it travels in the parcel."""
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = types.ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main
-
-
-@contextmanager
-def _deaf_to_ctrl_c() -> Iterator[None]:
-    """What is started here is ended by us: Ctrl-C while it still imports torch would only leave its traceback."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-@contextmanager
-def _quiet_tracker() -> Iterator[None]:
-    """multiprocessing's tracker cleans up what killed workers leave in shared memory; it need not complain."""
-    before = os.environ.get("PYTHONWARNINGS")
-    silence = "ignore::UserWarning:multiprocessing.resource_tracker"
-    os.environ["PYTHONWARNINGS"] = f"{before},{silence}" if before else silence
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["PYTHONWARNINGS"]
-        else:
-            os.environ["PYTHONWARNINGS"] = before
-
-
-_context = multiprocessing.get_context("forkserver")
