@@ -37,7 +37,13 @@ def network(task):
 def result(network, task, tmp_path_factory):
     out = tmp_path_factory.mktemp("improved")
     return nw.improve(
-        network, task, smaller=1.5, max_drop=0.05, budget=20, methods=["static-int8", "taylor-pruning"], out=out
+        network,
+        task,
+        smaller=1.5,
+        max_drop=0.05,
+        budget=20,
+        methods=["static-int8", "taylor-pruning"],
+        out=out,
     )
 
 
