@@ -1,3 +1,6 @@
+from dataclasses import replace
+from functools import partial
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -6,12 +9,18 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
+from netwright.core.contracts import Box
+from netwright.core.errors import NotApplicable
 from netwright.core.export import export
+from netwright.core.fit import Fit
 from netwright.core.fits import check_fits, input_shapes
 from netwright.core.layouts import channels_first, laid_out
 from netwright.core.load import load
 from netwright.core.split import Normalise
 from netwright.core.task import Task
+from netwright.data.augment import flip_and_crop
+from netwright.explain.grad_cam import GradCam
+from netwright.verify.pgd import PGD
 
 RNG = np.random.default_rng(0)
 
@@ -93,3 +102,55 @@ def test_modules_and_data_of_either_layout(last, wants_last):
     assert raw.shape[-1 if wants_last else 1] == 3
     front = fed.front or nn.Identity()
     torch.testing.assert_close(front(raw), fed.example(4)[0])
+
+
+def both_ways():
+    """A network of NHWC pictures that takes NCHW ones, and the same network written for NCHW."""
+    torch.manual_seed(0)
+    last = LastNet().eval()
+
+    class First(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.head = nn.Conv2d(3, 4, 3), nn.Linear(4, 2)
+
+        def forward(self, x):
+            return self.head(self.conv(x).mean((2, 3)))
+
+    first = First().eval()
+    first.load_state_dict(last.state_dict())
+    return laid_out(last, pictures(scaled=True)), first
+
+
+def test_grad_cam_of_a_network_that_was_turned():
+    (network, task, _), first = both_ways()
+    x = task.example(6)[0]
+    torch.testing.assert_close(GradCam()(network, x).attribution, GradCam()(first, x).attribution)
+
+
+def test_channels_last_are_no_maps():
+    """Layers along the last dimension, and the ReLU behind them, give (B, h, w, K)."""
+    torch.manual_seed(0)
+    tail = nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4), nn.ReLU(), nn.Flatten(), nn.Linear(288, 2))
+    with pytest.raises(NotApplicable, match="maps"):
+        GradCam()(channels_first(tail), torch.rand(2, 3, 8, 9))
+
+
+def test_pgd_against_a_network_that_was_turned():
+    (network, task, _), first = both_ways()
+    x = task.example(6)[0]
+    box = Box(x - 0.02, x + 0.02, first(x).argmax(1))
+    for found, expected in zip(
+        PGD(steps=5).attack(network, box), PGD(steps=5).attack(first, box), strict=True
+    ):
+        torch.testing.assert_close(found, expected)
+    assert PGD(steps=5).attack(network, box)[0].shape == x.shape
+
+
+def test_augmentation_moves_pictures_and_not_their_channels():
+    (network, task, _), first = both_ways()
+    task = replace(task, augment=partial(flip_and_crop, border=2))
+    for net in (network, first):
+        Fit(epochs=2, lr=1e-2, seed=0)(net, replace(task, axes=()) if net is first else task)
+    for name, tensor in first.state_dict().items():
+        torch.testing.assert_close(network.state_dict()[f"network.{name}"], tensor, rtol=1e-3, atol=1e-5)

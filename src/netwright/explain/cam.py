@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from netwright.core.errors import BadInput, NotApplicable
 from netwright.core.network import Inputs, as_tuple, call, device_of, evaluating, move
 from netwright.core.plural import number_of
+from netwright.core.split import Permute
 from netwright.core.taps import Taps
 
 
@@ -33,13 +34,22 @@ def first_tensor(output: object) -> object:
 def spatial_places(network: nn.Module, inputs: Inputs) -> list[str]:
     """Names of the modules that give maps (B, K, h, w) of more than one cell, in the order in which they end.
 
-    A block ends after its parts, so that the sum and the ReLU of a residual block are seen.
+    A block ends after its parts, so that the sum and the ReLU of a residual block are seen. Maps (B, h, w, K), of
+    layers that work along the last dimension and of what follows them value by value, are none.
     """
     ended: list[str] = []
+    last: list[Tensor] = []  # maps with their channels last
 
     def hook(name: str) -> object:
-        def record(_module: nn.Module, _args: object, output: object) -> None:
+        def record(module: nn.Module, args: tuple[object, ...], output: object) -> None:
             value = first_tensor(output)
+            given = args[0] if args else None
+            follows = any(given is t for t in last) and not list(module.children())
+            same = isinstance(value, Tensor) and isinstance(given, Tensor) and value.shape == given.shape
+            if isinstance(module, (nn.Linear, nn.LayerNorm, Permute)) or (follows and same):
+                if isinstance(value, Tensor):
+                    last.append(value)
+                return
             if isinstance(value, Tensor) and value.dim() == 4 and value.shape[2] * value.shape[3] > 1:
                 ended.append(name)
 
