@@ -142,7 +142,7 @@ def test_a_late_failure_leaves_no_new_file_beside_an_older_result(result, networ
 
 
 def test_what_cannot_be_met_is_written_all_the_same(network, task, tmp_path):
-    result = nw.improve(network, task, smaller=50, budget=5, methods=["static-int8"], out=tmp_path)
+    result = nw.improve(network, task, smaller=50, budget=20, methods=["static-int8"], out=tmp_path)
     assert not result.met
     assert {p.name for p in tmp_path.iterdir()} >= FILES
     assert "only" in result.trials[0]["why"]

@@ -90,7 +90,7 @@ def netwright(*words: object) -> str:
 
 def improved(task: Task, folder: Path) -> Result:
     return nw.improve(
-        trained(task), task, smaller=1.1, max_drop=1.0, budget=5, methods=["dynamic-int8"], out=folder
+        trained(task), task, smaller=1.1, max_drop=1.0, budget=20, methods=["dynamic-int8"], out=folder
     )
 
 

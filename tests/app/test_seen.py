@@ -126,7 +126,7 @@ def test_the_warning_stands_in_terminal_result_and_report(crammed, tmp_path, cap
     arrays = {"x_train": x, "y_train": y, "x_val": x_val, "y_val": y_val} if fresh else {"x": x, "y": y}
     np.savez(tmp_path / "data.npz", **arrays)
     result = nw.improve(
-        str(tmp_path / "net.onnx"), str(tmp_path / "data.npz"), smaller=1.5, max_drop=0.2, budget=10,
+        str(tmp_path / "net.onnx"), str(tmp_path / "data.npz"), smaller=1.5, max_drop=0.2, budget=20,
         methods=["static-int8"], out=tmp_path / "out", quiet=False,
     )  # fmt: skip
     said = re.sub(r"\s+", " ", capsys.readouterr().out)
