@@ -139,7 +139,7 @@ def test_the_answer_no_is_exit_code_1(tmp_path):
         "--smaller",
         "100",
         "--budget",
-        "5s",
+        "30s",
         "--out",
         tmp_path,
         "--json",

@@ -417,13 +417,12 @@ def _print_json(document: Any) -> None:
     typer.echo(json.dumps(document, indent=1, default=str))
 
 
-_started: list[
-    float
-] = []  # when this process was, on the clock of time.monotonic, where the command is all of it
+# when this process was started, on the clock of time.monotonic, where the command is all that it does
+_started: list[float] = []
 
 
 def _began() -> float:
-    """When the command began: what starting Python has taken counts."""
+    """When the command began."""
     return _started[0] if _started else time.monotonic()
 
 
@@ -437,7 +436,10 @@ def _start_workers(ray: str | None) -> None:
 
 def script() -> NoReturn:
     """`main` as a process of its own, which leaves at once: to take down all that torch has set up costs a second of
-    the processor and more, and that is not in a command's budget."""
+    the processor and more, and that is not in a command's budget. What starting Python has taken is in it."""
+    import psutil
+
+    _started.append(time.monotonic() - max(0.0, time.time() - psutil.Process().create_time()))
     try:
         main()
     except SystemExit as ended:
@@ -451,9 +453,6 @@ def script() -> NoReturn:
 
 def main() -> NoReturn:
     """Entry point: an error that a user can act on is one line and exit code 2."""
-    import psutil
-
-    _started.append(time.monotonic() - max(0.0, time.time() - psutil.Process().create_time()))
     try:
         code = app(standalone_mode=False) or 0  # what `typer.Exit` carried
     except NetwrightError as error:
