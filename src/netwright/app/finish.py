@@ -16,6 +16,7 @@ from netwright.app.trials import ONNX, ORIGINAL
 from netwright.core.budget import within
 from netwright.core.checkpoint import atomic
 from netwright.core.cost import cost, latency
+from netwright.core.errors import NotApplicable
 from netwright.core.export import export
 from netwright.core.fits import signature_for
 from netwright.core.metrics import outputs_of_file, score
@@ -56,6 +57,8 @@ def write(study: Study, row: Row, given: nn.Module, task: Task, out: Path, clock
                     error = _export(network, task, out / MODEL, signature_for(given, task))
         except TimeUp:
             network, calibration = candidate, f"not calibrated: {_LATE}"
+        except NotApplicable as reason:
+            network, calibration = candidate, f"not calibrated: {reason}"
     if network is candidate:
         with atomic(out / MODEL) as path:
             path.write_bytes(study.file(row["key"], ONNX))
@@ -65,8 +68,8 @@ def write(study: Study, row: Row, given: nn.Module, task: Task, out: Path, clock
 def program(
     network: nn.Module, given: nn.Module, task: Task, out: Path, clock: Clock
 ) -> tuple[float, tuple[str, ...]]:
-    """Write the network as .pt2, once the figures are known, if there is time: how far its outputs are from the
-    network's, and a note where there was none."""
+    """Write the network as .pt2, once the figures are known, if there is time and the network allows it: how far its
+    outputs are from the network's, and a note where there is no such file."""
     try:
         with cut_off(clock.last - clock.closing / 2):
             return _export(network, task, out / PROGRAM, signature_for(given, task)), ()
@@ -74,6 +77,8 @@ def program(
         return 0.0, (
             f"{PROGRAM} was not written: {_LATE}; a larger --budget writes it, or netwright's export",
         )
+    except NotApplicable as reason:
+        return 0.0, (f"{PROGRAM} was not written: {reason}",)
 
 
 def _export(network: nn.Module, task: Task, path: Path, signature: Signature) -> float:
