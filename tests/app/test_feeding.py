@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from netwright.app.feeding import fed
+from netwright.app.feeding import _better, _Score, fed
+from netwright.app.suspicion import gains
 from netwright.core.budget import within
 from netwright.core.errors import BadInput
 from netwright.core.signature import Feature, Input
@@ -371,3 +372,16 @@ def test_values_in_other_units_stop():
 
 def test_few_rows_tell_nothing(noise):
     left_alone(mlp(10, 2), divided(*noise(60, 10, 1.0)))
+
+
+@pytest.mark.parametrize("rows", [(300, 256), (256, 300), (300, 300)])
+def test_ways_that_saw_fewer_rows_for_want_of_time_are_held_against_the_same_rows(table, rows):
+    y = torch.arange(300) % 2
+    right, wrong = (torch.nn.functional.one_hot(t).float() for t in (y, 1 - y))
+    right[256:] = wrong[256:]  # what only one of them has seen must not count
+    scores = [
+        _Score(label, table, o[:n], y[:n], gains(o[:n], y[:n], "classification"))
+        for label, o, n in (("other", right, rows[0]), ("", wrong, rows[1]))
+    ]
+    assert _better(scores[1], [scores[0]], 3.0) is scores[0]
+    assert _better(scores[0], [scores[1]], 3.0) is None

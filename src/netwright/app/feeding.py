@@ -170,17 +170,24 @@ def _same(a: Tensor, b: Tensor) -> bool:
     return a.shape == b.shape and bool(((a - b).abs() <= 0.01 * b.abs().amax(0)).all())
 
 
+def _gained(way: _Score, base: _Score) -> Tensor:
+    """What a way gains in each row that both have seen: the same rows in the same order, fewer where time ran out."""
+    rows = min(len(way.each), len(base.each))
+    return way.each[:rows] - base.each[:rows]
+
+
 def _plain(base: _Score, tried: list[_Score]) -> _Score | None:
     """A table's columns as they are, if the network takes them no worse than as the task normalises them: by the
     metric, or by the loss where the metric does not tell."""
     found = next((s for s in tried if s.label == AS_THEY_ARE), None)
     if found is None or base.task.normalise is None:
         return None
-    difference = found.each - base.each
+    difference = _gained(found, base)
     error = difference.std().item() / math.sqrt(len(difference))
     if abs(difference.mean().item()) > max(2 * error, 1e-9):
         return found if difference.mean() > 0 else None
-    losses = [base.task.loss(s.outputs, s.targets).item() for s in (found, base)]
+    rows = len(difference)
+    losses = [base.task.loss(s.outputs[:rows], s.targets[:rows]).item() for s in (found, base)]
     return found if losses[0] <= losses[1] else None
 
 
@@ -191,11 +198,12 @@ def _better(base: _Score, tried: list[_Score], errors: float) -> _Score | None:
     """
     if not tried:
         return None
-    difference = tried[0].each - base.each
+    difference = _gained(tried[0], base)
     error = difference.std().item() / math.sqrt(len(difference))
     clear = difference.mean().item() > max(errors * error, 1e-9)
     if clear and base.task.kind == "classification":
-        per_class = [difference[base.targets == c].mean() for c in base.targets.unique()]
+        classes = base.targets[: len(difference)]
+        per_class = [difference[classes == c].mean() for c in classes.unique()]
         clear = torch.stack(per_class).mean().item() > 0
     return tried[0] if clear else None
 
