@@ -1,3 +1,4 @@
+import signal
 import time
 
 import pytest
@@ -37,6 +38,18 @@ def test_the_earliest_moment_counts_and_the_outer_one_still_stands_afterwards():
         nested()
     assert time.monotonic() - start < 10
     stubborn(0.1)  # nothing rings any more
+
+
+def test_a_timer_that_rings_late_cuts_nothing_off_any_more():
+    """A signal that was pending when its block ended must not hit what comes next."""
+    with pytest.raises(TimeUp), cut_off(time.monotonic() + 0.2):
+        late = signal.getsignal(signal.SIGALRM)
+        stubborn(30)
+    late(signal.SIGALRM, None)
+    with cut_off(time.monotonic() + 60):
+        late(signal.SIGALRM, None)
+        with pytest.raises(TimeUp):
+            signal.getsignal(signal.SIGALRM)(signal.SIGALRM, None)
 
 
 def test_a_command_that_has_no_answer_in_time_says_so():

@@ -96,8 +96,11 @@ def cut_off(moment: float) -> Iterator[None]:
         yield
         return
 
+    over = False
+
     def ring(*_: Any) -> None:
-        raise TimeUp
+        if not over:
+            raise TimeUp
 
     outer, until_outer = signal.getsignal(signal.SIGALRM), signal.getitimer(signal.ITIMER_REAL)[0]
     entered = time.monotonic()
@@ -108,6 +111,7 @@ def cut_off(moment: float) -> Iterator[None]:
             signal.setitimer(signal.ITIMER_REAL, left, _AGAIN)
         yield
     finally:
+        over = True  # before anything else: what rings from here on, late or again, belongs to no block
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, outer)
         if until_outer:
