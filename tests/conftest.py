@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
@@ -13,6 +13,7 @@ for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
+from tests.shares import beyond_their_share, by_method  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
 BESIDE = ROOT.parent / "shared" / "data"
@@ -59,3 +60,19 @@ def _seeds() -> None:
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _processor_time(record_property: Callable[[str, object], None]) -> Iterator[None]:
+    """What a test takes of the processor, with its child processes; tests/shares.py adds it up by method."""
+    before = sum(os.times()[:4])
+    yield
+    record_property("cpu", sum(os.times()[:4]) - before)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    lines = beyond_their_share(by_method(terminalreporter.getreports("")))
+    if lines:
+        terminalreporter.section("methods whose tests take more than their share of the processor")
+        for line in lines:
+            terminalreporter.line(line)
