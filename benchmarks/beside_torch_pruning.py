@@ -24,15 +24,15 @@ from torch import nn
 from netwright.claims.beds.trained import testbed
 from netwright.claims.record import machine
 from netwright.claims.statistics import difference, mean
-from netwright.compress.prune import Prune
-from netwright.compress.quantise import StaticInt8
+from netwright.compress.parts.prune import Prune
+from netwright.compress.static_int8 import StaticInt8
 from netwright.core.budget import Budget
-from netwright.core.checkpoint import atomic
-from netwright.core.cost import cost, latency
 from netwright.core.errors import NetwrightError
-from netwright.core.export import export
+from netwright.core.files.checkpoint import atomic
+from netwright.core.files.export import export
 from netwright.core.fit import Fit
-from netwright.core.latency import onnx_session
+from netwright.core.measure.cost import cost, latency
+from netwright.core.measure.latency import onnx_session
 from netwright.core.network import clone
 from netwright.core.split import take
 from netwright.core.task import Task

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from netwright.claims.record import machine, revision
-from netwright.core.checkpoint import atomic
+from netwright.core.files.checkpoint import atomic
 from netwright.core.network import evaluating, seeded
 from netwright.core.split import Batch
 from netwright.inspect.cka import Cka

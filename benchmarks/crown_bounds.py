@@ -23,9 +23,9 @@ import torch
 from torch import Tensor, nn
 
 from netwright.claims.record import machine, revision
-from netwright.core.checkpoint import atomic
+from netwright.core.files.checkpoint import atomic
 from netwright.models import build
-from netwright.verify.bounds import Interval, crown_bounds, lowest, read
+from netwright.verify.parts.bounds import Interval, crown_bounds, lowest, read
 
 BATCH, RADIUS = 4, 0.01
 

@@ -23,12 +23,12 @@ import torch
 from torch_geometric.nn import LightGCN as Peer
 
 from netwright.claims.record import machine, revision
-from netwright.core.checkpoint import atomic
-from netwright.domains.graphs.bpr import Triples, sample
-from netwright.domains.graphs.interactions import load
+from netwright.core.files.checkpoint import atomic
 from netwright.domains.graphs.lightgcn import LightGCN, _Step
-from netwright.domains.graphs.propagation import adjacency, to_torch
-from netwright.domains.graphs.ranking import full_ranking
+from netwright.domains.graphs.parts.bpr import Triples, sample
+from netwright.domains.graphs.parts.interactions import load
+from netwright.domains.graphs.parts.propagation import adjacency, to_torch
+from netwright.domains.graphs.parts.ranking import full_ranking
 
 OURS, AS_SHIPPED, AS_CSR = "netwright", "PyG, edge list", "PyG, CSR"
 PUBLISHED = {"gowalla": 0.1830}

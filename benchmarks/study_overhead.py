@@ -20,8 +20,8 @@ from pathlib import Path
 import torch
 
 from netwright.claims.record import machine, revision
-from netwright.core.checkpoint import atomic
-from netwright.core.study import Outcome, Study, Trial
+from netwright.core.files.checkpoint import atomic
+from netwright.core.study.study import Outcome, Study, Trial
 from netwright.core.task import Task
 from netwright.models import build
 

@@ -102,12 +102,14 @@ def reference(path: str) -> list[str]:
 
 # The reference: what a user's program calls, by what it is for.
 API = {
-    "The front door": ("netwright.app.improve.improve", "netwright.app.result.Result", "netwright.app.compare.compare",
-                       "netwright.app.compare.Comparison", "netwright.app.compare.Candidate",
+    "The front door": ("netwright.app.improve.improve", "netwright.app.report.result.Result",
+                       "netwright.app.compare.compare", "netwright.app.compare.Comparison",
+                       "netwright.app.report.standings.Candidate",
                        "netwright.app.predict.predict", "netwright.app.predict.Predictions"),
-    "Networks": ("netwright.core.load.load", "netwright.core.load.signature_of",
-                 "netwright.core.export.export", "netwright.core.export.Exported",
-                 "netwright.models.build", "netwright.core.cost.cost", "netwright.core.latency.latency"),
+    "Networks": ("netwright.core.files.load.load", "netwright.core.files.load.signature_of",
+                 "netwright.core.files.export.export", "netwright.core.files.export.Exported",
+                 "netwright.models.build", "netwright.core.measure.cost.cost",
+                 "netwright.core.measure.latency.latency"),
     "Data": ("netwright.data.task", "netwright.core.task.Task", "netwright.core.split.ArraySplit",
              "netwright.core.split.LoaderSplit", "netwright.core.split.Normalise", "netwright.core.signature.Signature",
              "netwright.core.signature.Input", "netwright.core.signature.Feature"),
@@ -115,8 +117,8 @@ API = {
                                        "netwright.core.fit.Fit", "netwright.core.taps.Taps",
                                        "netwright.core.progress"),
     "Methods and what they give": ("netwright.core.catalogue", "netwright.core.contracts"),
-    "Studies": ("netwright.core.study.Study", "netwright.core.trial.Trial", "netwright.core.trial.Limits",
-                "netwright.core.trial.Outcome"),
+    "Studies": ("netwright.core.study.study.Study", "netwright.core.study.trial.Trial",
+                "netwright.core.study.trial.Limits", "netwright.core.study.trial.Outcome"),
     "Metrics": ("netwright.core.metrics",),
     "Errors": ("netwright.core.errors",),
 }  # fmt: skip

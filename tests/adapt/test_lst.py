@@ -4,15 +4,15 @@ import torch
 from torch import nn
 
 from netwright.adapt.lst import LST, Rung, fisher
-from netwright.adapt.side_blocks import anatomy, blocks_of, cut, narrow_blank
+from netwright.adapt.lst.side_blocks import anatomy, blocks_of, cut, narrow_blank
 from netwright.core.budget import Budget
 from netwright.core.errors import NotApplicable
 from netwright.core.fit import Fit
-from netwright.core.initialise import reinitialised
-from netwright.core.memory import training_memory
+from netwright.core.measure.memory import training_memory
 from netwright.core.metrics import evaluate
 from netwright.core.split import take
 from netwright.core.task import Task
+from netwright.core.weights.initialise import reinitialised
 from netwright.models import build
 
 FAST = Fit(epochs=8, lr=1e-2, batch_size=32, weight_decay=0.0)

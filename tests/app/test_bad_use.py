@@ -91,7 +91,7 @@ def test_a_name_that_no_file_can_have(refused, words):
 )  # fmt: skip
 def test_a_file_where_the_folder_should_be_is_found_before_the_work(refused, tmp_path, monkeypatch, words):
     monkeypatch.setattr("netwright.claims.record.module_of", None)
-    monkeypatch.setattr("netwright.app.opening.train_generous", None)
+    monkeypatch.setattr("netwright.app.feeding.opening.train_generous", None)
     (tmp_path / "taken").write_text("")
     assert "taken is no folder; choose another --out" in refused(*words, "--out", "taken/deeper")
 

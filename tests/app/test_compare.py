@@ -12,15 +12,15 @@ from rich.console import Console
 from torch import nn
 
 import netwright as nw
+from netwright.app.candidates.run import halves, original_trial, run_transform_trial, run_trial, trials_for
+from netwright.app.candidates.timing import time_candidates
 from netwright.app.compare import compare, open_runner, part_of
-from netwright.app.timing import time_candidates
-from netwright.app.trials import halves, original_trial, run_transform_trial, run_trial, trials_for
 from netwright.core.budget import Budget
 from netwright.core.errors import BadInput, UnknownName
 from netwright.core.fit import Fit
 from netwright.core.metrics import evaluate
 from netwright.core.split import Normalise
-from netwright.core.study import Outcome, Study, Trial
+from netwright.core.study.study import Outcome, Study, Trial
 from netwright.core.task import Task
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -263,7 +263,7 @@ def widened(trial, network, task):
     """As `run_trial`, but the candidate is a network that does more work."""
     if trial.slug == "original":
         return run_trial(trial, network, task)
-    from netwright.app.trials import ONNX, onnx_file
+    from netwright.app.candidates.run import ONNX, onnx_file
 
     wide = nn.Sequential(
         nn.Conv2d(1, 512, 3), nn.Conv2d(512, 512, 3), nn.Conv2d(512, 8, 3), nn.Flatten(), nn.Linear(32, 3)
@@ -287,8 +287,8 @@ def test_timing_compares_with_the_original_and_keeps_what_was_measured(network, 
 
 def test_an_attack_alone_shows_no_proof(network, task, capsys):
     from netwright.app.clock import Clock
+    from netwright.app.feeding.opening import Subject
     from netwright.app.one import build, verify
-    from netwright.app.opening import Subject
     from netwright.app.screen import View
 
     method, subject = nw.method("pgd"), Subject("small", network, task)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from netwright.app import one
 from netwright.app.clock import Clock
-from netwright.app.opening import Subject
+from netwright.app.feeding.opening import Subject
 from netwright.app.screen import View
 from netwright.core import catalogue
 from netwright.core.task import Task

@@ -131,7 +131,7 @@ def test_a_late_failure_leaves_no_new_file_beside_an_older_result(result, networ
         p.name: p.read_bytes() for p in result.folder.iterdir() if p.suffix in (".onnx", ".pt2", ".json")
     }
     before = held()
-    monkeypatch.setattr("netwright.app.report.render", lambda _: 1 / 0)
+    monkeypatch.setattr("netwright.app.report.report.render", lambda _: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         nw.improve(
             network, task, smaller=1.5, max_drop=0.05, budget=10, methods=["static-int8", "taylor-pruning"],

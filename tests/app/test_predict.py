@@ -19,10 +19,10 @@ from PIL import Image
 from torch import nn
 
 import netwright as nw
-from netwright.app.result import Result
-from netwright.app.ways import exchanged
+from netwright.app.feeding.ways import exchanged
+from netwright.app.report.result import Result
 from netwright.core.errors import BadInput
-from netwright.core.load import signature_for, signature_of
+from netwright.core.files.load import signature_for, signature_of
 from netwright.core.metrics import evaluate
 from netwright.core.network import seeded
 from netwright.core.signature import Signature

@@ -2,7 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from netwright.app import report, words
+from netwright.app import words
+from netwright.app.report import report
 from netwright.core.budget import Target
 from netwright.core.plural import number_of
 

@@ -7,7 +7,7 @@ from torch import nn
 
 from netwright.claims.verify.crown import fast_lin
 from netwright.core.contracts import Box
-from netwright.verify.bounds import read
+from netwright.verify.parts.bounds import read
 
 
 @torch.no_grad()

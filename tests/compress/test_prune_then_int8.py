@@ -2,12 +2,12 @@
 
 import torch
 
-from netwright.compress.prune import Prune
+from netwright.compress.parts.prune import Prune
 from netwright.compress.prune_then_int8 import PruneThenInt8
-from netwright.compress.quantise import StaticInt8
+from netwright.compress.static_int8 import StaticInt8
 from netwright.core.budget import Budget
-from netwright.core.cost import cost
 from netwright.core.fit import Fit
+from netwright.core.measure.cost import cost
 from netwright.core.metrics import evaluate
 from netwright.data import task as named_task
 from netwright.models import build

@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from netwright.compress.prune import Prune
+from netwright.compress.parts.prune import Prune
 from netwright.compress.rethink import Rethink
 from netwright.core.budget import Budget
-from netwright.core.cost import cost
 from netwright.core.errors import BadInput, NotApplicable
 from netwright.core.fit import Fit
+from netwright.core.measure.cost import cost
 from netwright.core.metrics import evaluate
 from netwright.core.task import Task
 from netwright.data import task as named_task

@@ -23,7 +23,7 @@ from netwright.core.budget import Budget, Target, within
 from netwright.core.catalogue import Method
 from netwright.core.contracts import Box
 from netwright.core.errors import NotApplicable
-from netwright.core.export import export
+from netwright.core.files.export import export
 from netwright.core.network import call, evaluating
 
 # a target in bytes, because a choice by measured latency is not repeatable

@@ -19,7 +19,7 @@ from tests.conformance.networks import subject
 from netwright.core.budget import Budget
 from netwright.core.catalogue import Method
 from netwright.core.errors import BadInput, NotApplicable
-from netwright.core.export import export
+from netwright.core.files.export import export
 from netwright.core.network import parameter_count, seeded
 from netwright.core.task import Task
 

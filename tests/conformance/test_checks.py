@@ -12,7 +12,7 @@ from torch import nn
 from netwright.core.contracts import Explanation, Verdict
 from netwright.core.errors import NotApplicable
 from netwright.core.network import as_tuple, clone
-from netwright.verify.certify import Certify
+from netwright.verify.parts.certify import Certify
 
 
 def row(method, networks=1):

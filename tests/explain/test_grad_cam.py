@@ -7,8 +7,8 @@ from captum.attr import LayerGradCam
 from torch import Tensor, nn
 
 from netwright.core.errors import BadInput, NotApplicable, UnknownName
-from netwright.explain.cam import draw, look, spatial_places
 from netwright.explain.grad_cam import GradCam
+from netwright.explain.parts.cam import draw, look, spatial_places
 
 
 def scaled(heat: Tensor) -> Tensor:

@@ -3,8 +3,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from netwright.explain.cam import draw, look, plus_plus, weighted_map
 from netwright.explain.grad_cam_plus_plus import GradCamPlusPlus
+from netwright.explain.parts.cam import draw, look, plus_plus, weighted_map
 
 
 def by_autograd(tail, activation: Tensor, target: int) -> Tensor:

@@ -5,8 +5,8 @@ import torch
 from torch import Tensor, nn
 
 from netwright.core.errors import BadInput, NotApplicable
-from netwright.explain.cam import draw
 from netwright.explain.grad_cam_plus_plus import GradCamPlusPlus
+from netwright.explain.parts.cam import draw
 from netwright.explain.smooth_gradcampp import SmoothGradCamPlusPlus
 
 

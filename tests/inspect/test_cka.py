@@ -13,7 +13,7 @@ from netwright.core.errors import BadInput, NotApplicable
 from netwright.core.split import ArraySplit, LoaderSplit
 from netwright.core.taps import watching
 from netwright.inspect.cka import Cka
-from netwright.inspect.hsic import Minibatch, u_centred
+from netwright.inspect.cka.hsic import Minibatch, u_centred
 
 
 def split(count: int, *shape: int, seed: int = 0) -> ArraySplit:

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from netwright.core.errors import BadInput, NotApplicable
 from netwright.core.split import ArraySplit
-from netwright.inspect.alignment import (
+from netwright.inspect.convergent_learning import ConvergentLearning
+from netwright.inspect.convergent_learning.alignment import (
     best_partner,
     block_overlap,
     blocks,
@@ -22,8 +23,7 @@ from netwright.inspect.alignment import (
     sparse_errors,
     strengths,
 )  # fmt: skip
-from netwright.inspect.convergent_learning import ConvergentLearning
-from netwright.inspect.information import binned, mutual_information
+from netwright.inspect.convergent_learning.information import binned, mutual_information
 
 
 def split(count: int, *shape: int) -> ArraySplit:

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from netwright.core.cost import cost
 from netwright.core.errors import NotApplicable
+from netwright.core.measure.cost import cost
 from netwright.core.split import ArraySplit
 from netwright.core.taps import watching
-from netwright.inspect.moments import Moments, effective_rank, participation
+from netwright.inspect.parts.moments import Moments, effective_rank, participation
 from netwright.inspect.profile import Profile
-from netwright.inspect.weights import followers
+from netwright.inspect.profile.weights import followers
 
 
 def split(count: int, *shape: int) -> ArraySplit:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from netwright.core.errors import BadInput, NotApplicable
-from netwright.core.export import export
+from netwright.core.files.export import export
 from netwright.core.network import parameter_count, seeded
 from netwright.models import build, names
 

@@ -7,10 +7,10 @@ import pytest
 
 from netwright.core.budget import Budget
 from netwright.core.errors import BadInput, NetwrightError
-from netwright.search.archive import Archive, front, hypervolume
-from netwright.search.evolution import nsga2
 from netwright.search.linas import LINAS
-from netwright.search.surrogate import Surrogate, one_hot
+from netwright.search.linas.evolution import nsga2
+from netwright.search.linas.surrogate import Surrogate, one_hot
+from netwright.search.parts.archive import Archive, front, hypervolume
 
 REFERENCE = np.array([1.05, 1.05])
 

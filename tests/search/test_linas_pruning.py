@@ -3,16 +3,16 @@ import torch
 from torch import nn
 
 from netwright.core.budget import Budget, Target
-from netwright.core.cost import cost
 from netwright.core.errors import BadInput, NotApplicable
 from netwright.core.fit import Fit
+from netwright.core.measure.cost import cost
 from netwright.core.metrics import evaluate
 from netwright.core.network import seeded
-from netwright.core.recalibrate import recalibrate
 from netwright.core.task import Task
+from netwright.core.weights.recalibrate import recalibrate
 from netwright.models import build
 from netwright.search.linas_pruning import LinasPruning, asked, choose, wanted
-from netwright.search.pruning_space import PruningSpace
+from netwright.search.linas_pruning.pruning_space import PruningSpace
 
 
 @pytest.fixture(scope="module")

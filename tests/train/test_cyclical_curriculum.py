@@ -6,9 +6,9 @@ from torch import nn
 from netwright.core.budget import Budget
 from netwright.core.errors import BadInput, NotApplicable
 from netwright.core.fit import Fit
-from netwright.core.initialise import reinitialised
 from netwright.core.metrics import evaluate
 from netwright.core.task import Task
+from netwright.core.weights.initialise import reinitialised
 from netwright.train import cyclical_curriculum as module
 from netwright.train.cyclical_curriculum import CyclicalCurriculum, draw, example_losses, sizes
 

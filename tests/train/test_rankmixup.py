@@ -10,9 +10,9 @@ from torch import nn
 from netwright.core.budget import Budget
 from netwright.core.errors import NotApplicable
 from netwright.core.fit import Fit
-from netwright.core.initialise import reinitialised
 from netwright.core.metrics import evaluate
 from netwright.core.task import Task
+from netwright.core.weights.initialise import reinitialised
 from netwright.train.rankmixup import RankMixup, mix, mixup_ranking_loss, ndcg_loss
 
 

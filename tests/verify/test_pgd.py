@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from netwright.core.budget import Budget
 from netwright.core.contracts import Box, Verifier
 from netwright.core.errors import BadInput, NotApplicable
-from netwright.verify.boxes import box_around, margins
+from netwright.verify.parts.boxes import box_around, margins
 from netwright.verify.pgd import PGD
 
 

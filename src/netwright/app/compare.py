@@ -12,31 +12,36 @@ import json
 import math
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from netwright.app import words
-from netwright.app.beside import hold_beside
-from netwright.app.choose import choose
+from netwright.app.candidates.beside import hold_beside
+from netwright.app.candidates.control import control_trial
+from netwright.app.candidates.run import (
+    RADIUS,
+    Wanted,
+    original_trial,
+    run_trial,
+    trains,
+    trials_for,
+)
+from netwright.app.candidates.timing import time_candidates
 from netwright.app.clock import Clock, TimeUp, cut_off
-from netwright.app.compared import write
-from netwright.app.control import CONTROL, control_trial
-from netwright.app.opening import as_the_network_wants
+from netwright.app.feeding.opening import as_the_network_wants
+from netwright.app.feeding.seen import Seen, look
+from netwright.app.report import table
+from netwright.app.report.comparison import write
+from netwright.app.report.standings import Standings
 from netwright.app.screen import View
-from netwright.app.seen import Seen, look
-from netwright.app.timing import time_candidates
-from netwright.app.trials import ORIGINAL, RADIUS, Wanted, original_trial, run_trial, trains, trials_for
-from netwright.core.budget import Budget, Target, within
+from netwright.core.budget import Budget, within
 from netwright.core.errors import BadInput
-from netwright.core.export import Exported, export
-from netwright.core.fits import signature_for
 from netwright.core.network import fingerprint
 from netwright.core.plural import number_of
-from netwright.core.processes import Processes, Runner
-from netwright.core.study import Limits, Listener, Row, Study, Trial, best, done, pareto
+from netwright.core.study.processes import Processes, Runner
+from netwright.core.study.study import Limits, Listener, Study, Trial, done
 from netwright.core.task import Task
 
 TRANSFORMING = ("compress", "calibrate", "adapt", "train")
@@ -73,14 +78,13 @@ def compare(
     radius: verify only, the L-infinity radius around inputs (default: trials.default_radius).
     path: folder for the study (study.db), report.html and compare.json; the same call goes on there where an earlier
     one stopped. None keeps the study in a temporary folder for as long as the result lives.
-    progress: called with a trial's label and its news (core/study.py); default: shown, as a bar or in lines, unless
-    `quiet`. runner: 'processes', 'ray' or
-    'ray:ADDRESS', or a Runner. Candidates are judged on validation data only; what learns from those
-    (calibrate) learns from one half of them and is judged on the other. seen: what is known of these rows
-    (app/seen.py), default: they are looked at, for a network that the user gave. clock: one that runs already, such as
-    that of a command that has opened the network; default one for the budget's seconds, started now. as_it_is: feed
-    the network as the task has the data, without a look at other ways; otherwise one that seems to be fed wrongly is
-    BadInput, or repaired.
+    progress: called with a trial's label and its news (core/study/study.py); default: shown, as a bar or in lines,
+    unless `quiet`. runner: 'processes', 'ray' or 'ray:ADDRESS', or a Runner. Candidates are judged on validation data
+    only; what learns from those (calibrate) learns from one half of them and is judged on the other. seen: what is
+    known of these rows (app/feeding/seen.py), default: they are looked at, for a network that the user gave. clock:
+    one that runs already, such as that of a command that has opened the network; default one for the budget's
+    seconds, started now. as_it_is: feed the network as the task has the data, without a look at other ways; otherwise
+    one that seems to be fed wrongly is BadInput, or repaired.
     """
     budget = budget or Budget()
     clock = clock or Clock(budget.seconds)
@@ -162,7 +166,7 @@ def open_runner(runner: str | Runner) -> Runner:
     if kind == "processes":
         return Processes()
     if kind == "ray":
-        from netwright.core.cluster import Ray
+        from netwright.core.study.cluster import Ray
 
         return Ray(address or "local")
     raise BadInput(f"no runner named '{runner}'; use processes, ray or ray:ADDRESS")
@@ -176,162 +180,19 @@ def question(goal: str, network: nn.Module, task: Task, budget: Budget, seed: in
     }  # fmt: skip
 
 
-class Comparison:
+class Comparison(Standings):
     """What came of it: a table and a Pareto plot in a notebook, a table in a terminal, rows in a program."""
-
-    def __init__(
-        self, goal: str, study: Study, task: Task, budget: Budget,
-        scratch: tempfile.TemporaryDirectory[str] | None = None, seen: Seen | None = None, late: Sequence[str] = (),
-    ) -> None:  # fmt: skip
-        self.goal, self.study, self.task, self.budget = goal, study, task, budget
-        self.seen = seen or Seen()  # warnings about the rows that judge, for people, and their figures
-        self.late = list(late)  # labels of the methods that were not tried, for want of time
-        self._scratch = scratch  # the folder lives as long as this does
-
-    @property
-    def rows(self) -> list[Row]:
-        """A flat dict per method tried (core/study.py; app/trials.py and app/timing.py name the figures)."""
-        return [row for row in self.study.rows if row["slug"] not in (ORIGINAL, CONTROL)]
-
-    @property
-    def original(self) -> Row | None:
-        """The given network's row; None for goals that change nothing."""
-        return next((row for row in self.study.rows if row["slug"] == ORIGINAL), None)
-
-    @property
-    def control(self) -> Row | None:
-        """compress, where a method trains: the given network, trained on for as long as a method may take."""
-        return next((row for row in self.study.rows if row["slug"] == CONTROL), None)
-
-    @property
-    def axes(self) -> tuple[str | None, str | None]:
-        """The figure to minimise and the one to maximise."""
-        return {
-            "compress": ("onnx_latency_ms", self.task.primary),
-            "calibrate": ("nll", self.task.primary),
-            "adapt": ("method_seconds", self.task.primary),
-            "train": ("method_seconds", self.task.primary),
-            "explain": ("deletion", "insertion"),
-            "verify": ("seconds", "certified"),
-        }.get(self.goal, (None, None))
-
-    @property
-    def pareto(self) -> list[Row]:
-        """The rows that no other beats in both of the goal's figures."""
-        low, high = self.axes
-        if low is None or high is None:
-            return []
-        return pareto(self.rows, [low], [high])
-
-    @property
-    def best(self) -> Candidate | None:
-        """compress: what answers the budget's target best (without one: the fastest within a point of the
-        original). calibrate: the lowest negative log likelihood. adapt, train: the highest metric.
-        None where nothing served or no calibration is better than none, and for goals that give no network."""
-        row, _ = self._chosen()
-        return None if row is None else Candidate(self.study, self.task, row)
-
-    @property
-    def why_best(self) -> str:
-        """Why `best` is the best, in words; '' where there is none."""
-        return self._chosen()[1]
-
-    def _chosen(self) -> tuple[Row | None, str]:
-        original, metric = self.original, self.task.primary
-        if original is None:
-            return None, ""
-        if self.goal == "compress":
-            target = self.budget.target
-            if target == Target():
-                target = dataclasses.replace(target, max_drop=0.01)
-            choice = choose(self.rows, original, target, metric, self.examples)
-            return choice.row, "" if choice.row is None else choice.why[choice.row["key"]]
-        figure = "nll" if self.goal == "calibrate" and "nll" in original else metric
-        if figure == "nll":
-            row = best([original, *self.rows], minimise="nll")
-            said = "the lowest negative log likelihood"
-        else:
-            row = best(self.rows, maximise=metric)
-            said = f"the highest {words.NAMES[metric]}"
-        if row is None or row is original:
-            return None, ""
-        ties = [
-            r["label"]
-            for r in done(self.rows, [figure])
-            if r["key"] != row["key"] and r[figure] == row[figure]
-        ]
-        return row, said + (
-            f"; a tie with {words.listed(ties)}, of which the first is starred" if ties else ""
-        )
-
-    @property
-    def examples(self) -> int:
-        """How many validation examples the rows are judged on."""
-        count = len(self.task.val)
-        return count - count // 2 if self.goal == "calibrate" else count
-
-    def network(self, slug: str) -> nn.Module:
-        """The candidate of the first row of this method, or 'original'."""
-        for row in self.study.rows:
-            if row["slug"] == slug and row["status"] == "done":
-                return self.study.network(row["key"])
-        raise BadInput(f"'{slug}' gave no network here")
-
-    def to_json(self) -> dict[str, Any]:
-        chosen = self.best
-        return {
-            "goal": self.goal, "task": self.task.name, "original": self.original, "control": self.control,
-            "rows": self.rows,
-            "pareto": [row["key"] for row in self.pareto], "best": None if chosen is None else chosen.row["key"],
-            "warnings": list(self.seen.warnings), "data": self.seen.figures,
-            "not_tried": self.late,
-        }  # fmt: skip
 
     def plot(self) -> Any:
         """The Pareto plot (plotly)."""
-        from netwright.app.table import pareto_plot
-
-        return pareto_plot(self)
+        return table.pareto_plot(self)
 
     def __rich__(self) -> Any:
-        from netwright.app.table import rich_table
-
-        return rich_table(self)
+        return table.rich_table(self)
 
     def _repr_html_(self) -> str:
-        from netwright.app.table import html
-
-        return html(self)
+        return table.html(self)
 
     def __repr__(self) -> str:
         count, ended = number_of(len(self.rows), "method"), len(done(self.rows, []))
         return f"Comparison({self.goal}: {count}, {ended} served, {self.study.path})"
-
-
-class Candidate:
-    """One trial's network, on disk until it is asked for."""
-
-    def __init__(self, study: Study, task: Task, row: Row) -> None:
-        self._study, self._task, self.row = study, task, row
-
-    @property
-    def label(self) -> str:
-        return self.row["label"]
-
-    @property
-    def figures(self) -> Mapping[str, float]:
-        return {name: value for name, value in self.row.items() if isinstance(value, float)}
-
-    @property
-    def network(self) -> nn.Module:
-        return self._study.network(self.row["key"])
-
-    def export(self, path: str | Path) -> Exported:
-        """Write .onnx or .pt2; the task's normalisation goes in front, so the file takes the data as they are."""
-        task = self._task
-        given = next((row for row in self._study.rows if row["slug"] == ORIGINAL), self.row)
-        signature = signature_for(self._study.network(given["key"]), task)
-        return export(self.network, task.raw().example(2), path, task.front, signature=signature)
-
-    def __repr__(self) -> str:
-        return f"Candidate({self.label})"

@@ -13,23 +13,25 @@ from typing import Any
 
 from torch import nn
 
-from netwright.app import evidence, finish, plan, report, verdict
-from netwright.app.beside import hold_beside
-from netwright.app.choose import Choice, choose
+from netwright.app.candidates import finish, plan
+from netwright.app.candidates.beside import hold_beside
+from netwright.app.candidates.choose import Choice, choose
+from netwright.app.candidates.run import ONNX, ORIGINAL, original_trial, run_trial, told_apart, trains
+from netwright.app.candidates.timing import time_candidates
 from netwright.app.clock import Clock, TimeUp, cut_off
 from netwright.app.compare import open_runner
-from netwright.app.opening import Subject, describe, open_subject
-from netwright.app.result import Asked, Found, Result, document, shown, trial_rows
+from netwright.app.feeding.opening import Subject, describe, open_subject
+from netwright.app.report import evidence, report, verdict
+from netwright.app.report.document import Asked, Found, document, shown, trial_rows
+from netwright.app.report.result import Result
 from netwright.app.screen import View
-from netwright.app.timing import time_candidates
-from netwright.app.trials import ONNX, ORIGINAL, original_trial, run_trial, told_apart, trains
 from netwright.core.budget import Budget, Target, parse_seconds, within
-from netwright.core.checkpoint import atomic, together
 from netwright.core.errors import BadInput
+from netwright.core.files.checkpoint import atomic, together
 from netwright.core.network import fingerprint
 from netwright.core.plural import number_of
-from netwright.core.processes import Runner
-from netwright.core.study import Limits, Study, Trial
+from netwright.core.study.processes import Runner
+from netwright.core.study.study import Limits, Study, Trial
 from netwright.core.task import Task
 
 Row = dict[str, Any]

@@ -102,7 +102,7 @@ def claims(
 ) -> None:
     if slugs:
         from netwright.claims.record import Scale, judge_again, run
-        from netwright.core.paths import check_writable
+        from netwright.core.files.paths import check_writable
 
         check_writable(out)
         scale = Scale("full" if full else "quick", tuple(range(seeds)), device)

@@ -14,24 +14,24 @@ from typing import Any
 import torch
 from torch import nn
 
-from netwright.app import report
+from netwright.app.candidates.run import default_radius
 from netwright.app.clock import Clock
 from netwright.app.compare import TEACHING
-from netwright.app.opening import Subject, describe, open_subject
+from netwright.app.feeding.opening import Subject, describe, open_subject
+from netwright.app.report import report
 from netwright.app.screen import View
 from netwright.app.settings import checked
-from netwright.app.trials import default_radius
 from netwright.core import catalogue, progress
 from netwright.core.budget import Budget, within
-from netwright.core.checkpoint import atomic
-from netwright.core.cost import cost
 from netwright.core.errors import BadInput
-from netwright.core.export import export
-from netwright.core.fits import signature_for
+from netwright.core.files.checkpoint import atomic
+from netwright.core.files.export import export
+from netwright.core.files.facts import signature_for
+from netwright.core.measure.cost import cost
 from netwright.core.metrics import evaluate
 from netwright.core.network import as_tuple
 from netwright.core.task import Task
-from netwright.explain.overlay import png
+from netwright.explain.parts.overlay import png
 
 DEFAULTS = {
     "inspect": "profile",
@@ -72,7 +72,7 @@ def run(
         raise BadInput("--radius is for netwright verify")
     built = build(method, settings, seed)
     if goal == "inspect" and task is None and model is not None:
-        from netwright.core.load import load
+        from netwright.core.files.load import load
 
         if not needs_no_data(built):
             raise BadInput(f"{method.slug} looks at what the network makes of data: give --task")
@@ -167,7 +167,7 @@ def analysis(
 def second_network(subject: Subject) -> nn.Module:
     """For methods that compare two networks: the same architecture, trained from other weights."""
     from netwright.core.fit import Fit
-    from netwright.core.initialise import reinitialised
+    from netwright.core.weights.initialise import reinitialised
 
     twin = reinitialised(subject.network, seed=1)
     Fit(epochs=5, lr=3e-3)(twin, subject.task)
@@ -231,7 +231,7 @@ def verify(
     radius: float | None,
 ) -> dict[str, Any]:
     """Clean, attacked and certified accuracy on the first test examples within a radius."""
-    from netwright.verify.certify import certified_accuracy
+    from netwright.verify.parts.certify import certified_accuracy
 
     if radius is None:
         radius = default_radius(subject.task)

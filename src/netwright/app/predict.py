@@ -12,11 +12,11 @@ import numpy as np
 import torch
 
 from netwright.core import progress
-from netwright.core.checkpoint import atomic
 from netwright.core.errors import BadInput
-from netwright.core.fits import fixed_batch
-from netwright.core.latency import onnx_session
-from netwright.core.load import input_shapes, load, signature_of
+from netwright.core.files.checkpoint import atomic
+from netwright.core.files.facts import fixed_batch
+from netwright.core.files.load import input_shapes, load, signature_of
+from netwright.core.measure.latency import onnx_session
 from netwright.core.metrics import score
 from netwright.core.plural import number_of
 from netwright.core.signature import Input, Signature

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from netwright.core.paired import Change
+from netwright.core.measure.paired import Change
 
 NAMES = {"accuracy": "accuracy", "r2": "R2", "mae": "MAE", "rmse": "RMSE"}
 Interval = tuple[float, float]

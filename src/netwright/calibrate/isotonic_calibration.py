@@ -9,7 +9,7 @@ import torch
 from sklearn.isotonic import IsotonicRegression
 from torch import Tensor, nn
 
-from netwright.calibrate.fitting import follow, validation_logits
+from netwright.calibrate.parts.fitting import follow, validation_logits
 from netwright.core.budget import Budget
 from netwright.core.task import Task
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from scipy.optimize import minimize_scalar
 from torch import Tensor, nn
 
-from netwright.calibrate.fitting import follow, refuse_separable, validation_logits
+from netwright.calibrate.parts.fitting import follow, refuse_separable, validation_logits
 from netwright.core.budget import Budget
 from netwright.core.task import Task
 

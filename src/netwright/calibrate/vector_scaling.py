@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from netwright.calibrate.fitting import follow, minimise, refuse_separable, validation_logits
+from netwright.calibrate.parts.fitting import follow, minimise, refuse_separable, validation_logits
 from netwright.core.budget import Budget, Meter
 from netwright.core.task import Task
 

@@ -18,8 +18,8 @@ from typing import Any, Literal
 from netwright.claims.clock import left_out
 from netwright.claims.rule import Rule
 from netwright.core import catalogue
-from netwright.core.checkpoint import atomic
 from netwright.core.errors import BadInput
+from netwright.core.files.checkpoint import atomic
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def machine() -> dict[str, Any]:
 
     import torch
 
-    from netwright.core.machine import instruction_sets, processor_name
+    from netwright.core.measure.machine import instruction_sets, processor_name
 
     return {
         "processor": processor_name(), "cores": os.cpu_count(), "threads": torch.get_num_threads(),

@@ -7,9 +7,9 @@ from typing import Literal
 
 from torch import nn
 
-from netwright.compress.keep import Scope
-from netwright.compress.prune import Prune
-from netwright.compress.quantise import StaticInt8
+from netwright.compress.parts.keep import Scope
+from netwright.compress.parts.prune import Prune
+from netwright.compress.static_int8 import StaticInt8
 from netwright.core.budget import Budget
 from netwright.core.task import Task
 

@@ -7,14 +7,14 @@ from typing import Literal
 
 from torch import nn
 
-from netwright.compress.keep import Scope
-from netwright.compress.prune import Prune
+from netwright.compress.parts.keep import Scope
+from netwright.compress.parts.prune import Prune
 from netwright.core.budget import Budget
-from netwright.core.cost import cost
 from netwright.core.errors import BadInput
 from netwright.core.fit import Fit
-from netwright.core.initialise import reinitialised
+from netwright.core.measure.cost import cost
 from netwright.core.task import Task
+from netwright.core.weights.initialise import reinitialised
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from netwright.core import progress
 from netwright.core.budget import Budget, Meter
-from netwright.core.checkpoint import load_state, save_state
 from netwright.core.errors import BadInput, NetwrightError
+from netwright.core.files.checkpoint import load_state, save_state
 from netwright.core.metrics import evaluate
 from netwright.core.network import Inputs, batch_size, call, device_of, move, seeded
 from netwright.core.split import Batch

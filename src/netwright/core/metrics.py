@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from netwright.core.budget import in_time
 from netwright.core.errors import BadInput
-from netwright.core.latency import onnx_feed, onnx_session
+from netwright.core.measure.latency import onnx_feed, onnx_session
 from netwright.core.network import as_tuple, call, device_of, evaluating, move
 from netwright.core.split import Split
 from netwright.core.task import Task

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from netwright.core.errors import BadInput, UnknownName
-from netwright.core.paths import exists
+from netwright.core.files.paths import exists
 from netwright.data.places import locate
 from netwright.data.sources import SOURCES, source
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from netwright.core.errors import BadInput
-from netwright.core.paths import exists
+from netwright.core.files.paths import exists
 from netwright.core.signature import Input, Signature
 from netwright.data import npz
 from netwright.data.archive import Member, members

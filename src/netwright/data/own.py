@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from netwright.core.errors import BadInput
-from netwright.core.paths import exists
+from netwright.core.files.paths import exists
 from netwright.data.sources import source
 
 _READERS = {

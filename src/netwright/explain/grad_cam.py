@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from netwright.core.contracts import Explanation
 from netwright.core.network import Inputs
-from netwright.explain.cam import choose_layer, draw, look, on_device, weighted_map
-from netwright.explain.faithfulness import deletion_insertion
+from netwright.explain.parts.cam import choose_layer, draw, look, on_device, weighted_map
+from netwright.explain.parts.faithfulness import deletion_insertion
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from netwright.core.budget import in_time
 from netwright.core.contracts import Explanation
 from netwright.core.errors import BadInput, NotApplicable
 from netwright.core.network import Inputs, as_tuple
-from netwright.explain.cam import (
+from netwright.explain.parts.cam import (
     Look,
     choose_layer,
     draw,
@@ -22,7 +22,7 @@ from netwright.explain.cam import (
     plus_plus,
     weighted_map,
 )  # fmt: skip
-from netwright.explain.faithfulness import deletion_insertion
+from netwright.explain.parts.faithfulness import deletion_insertion
 
 
 @dataclass(frozen=True)

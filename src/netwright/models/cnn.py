@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from netwright.models.sizing import image_shape, scaled, sized
+from netwright.models.parts.sizing import image_shape, scaled, sized
 
 
 @dataclass(frozen=True)

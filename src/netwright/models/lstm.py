@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from netwright.core.errors import NotApplicable
-from netwright.models.sizing import sized
+from netwright.models.parts.sizing import sized
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from netwright.models.sizing import scaled, sized
+from netwright.models.parts.sizing import scaled, sized
 
 
 @dataclass(frozen=True)

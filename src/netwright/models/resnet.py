@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from netwright.core.errors import BadInput
-from netwright.models.sizing import image_shape, sized
+from netwright.models.parts.sizing import image_shape, sized
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from netwright.core.errors import NotApplicable
-from netwright.models.sizing import sized
-from netwright.models.transformer import Block
+from netwright.models.parts.sizing import sized
+from netwright.models.parts.transformer import Block
 
 
 @dataclass(frozen=True)

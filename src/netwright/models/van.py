@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from netwright.models.sizing import image_shape, initialise, scaled, sized
+from netwright.models.parts.sizing import image_shape, initialise, scaled, sized
 
 
 class LKA(nn.Module):

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from netwright.models.sizing import image_shape, initialise, sized
-from netwright.models.transformer import Block
+from netwright.models.parts.sizing import image_shape, initialise, sized
+from netwright.models.parts.transformer import Block
 
 
 @dataclass(frozen=True)

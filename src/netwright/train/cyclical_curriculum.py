@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from netwright.core.budget import Budget, Meter, within
 from netwright.core.errors import BadInput, NotApplicable
 from netwright.core.fit import Fit
-from netwright.core.initialise import reinitialised
 from netwright.core.metrics import outputs_of
 from netwright.core.split import Batch
 from netwright.core.task import Task
+from netwright.core.weights.initialise import reinitialised
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from netwright.core.budget import Budget
 from netwright.core.errors import NotApplicable
 from netwright.core.fit import Fit
-from netwright.core.initialise import reinitialised
 from netwright.core.network import Inputs, as_tuple, batch_size, call
 from netwright.core.task import Task
+from netwright.core.weights.initialise import reinitialised
 
 
 @dataclass(frozen=True)

@@ -146,7 +146,7 @@ def test_an_einsum_and_a_computed_weight() -> None:
 
 
 def test_a_rule_that_fails_makes_its_operator_unknown(monkeypatch) -> None:
-    from netwright.core.graph import layers
+    from netwright.core.graph.labels import layers
 
     def broken(*_: object) -> None:
         raise IndexError("no such dimension")

@@ -8,13 +8,13 @@ from sklearn.base import clone
 
 from netwright.core.budget import Budget
 from netwright.core.errors import BadInput, NotApplicable
-from netwright.domains.graphs.bpr import Triples, bpr_loss, sample
-from netwright.domains.graphs.classic_recommenders import EASE, ItemKNN, Popularity
-from netwright.domains.graphs.interactions import check, hold_out, interactions, load
 from netwright.domains.graphs.lightgcn import LightGCN, _Step
-from netwright.domains.graphs.ngcf import NGCF
-from netwright.domains.graphs.propagation import Propagation, adjacency
-from netwright.domains.graphs.ranking import full_ranking
+from netwright.domains.graphs.parts.bpr import Triples, bpr_loss, sample
+from netwright.domains.graphs.parts.classic_recommenders import EASE, ItemKNN, Popularity
+from netwright.domains.graphs.parts.interactions import check, hold_out, interactions, load
+from netwright.domains.graphs.parts.ngcf import NGCF
+from netwright.domains.graphs.parts.propagation import Propagation, adjacency
+from netwright.domains.graphs.parts.ranking import full_ranking
 
 
 def random_matrix(users=30, items=40, density=0.15, seed=0):

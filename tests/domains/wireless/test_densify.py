@@ -4,7 +4,7 @@ from scipy import integrate, stats
 
 from netwright.core.errors import BadInput, NotApplicable
 from netwright.domains.wireless.densify import Densify, mean_stations_above, order, regime
-from netwright.domains.wireless.fading import (
+from netwright.domains.wireless.parts.fading import (
     Law,
     LogNormal,
     LogPareto,
@@ -15,7 +15,7 @@ from netwright.domains.wireless.fading import (
     hill,
     limit_coverage,
 )  # fmt: skip
-from netwright.domains.wireless.path_loss import PathLoss
+from netwright.domains.wireless.parts.path_loss import PathLoss
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,6 @@ def began() -> float:
 def start_workers(ray: str | None) -> None:
     """What trials are forked from loads torch while we do; not when it is Ray's."""
     if ray is None:
-        from netwright.core.forkserver import warm
+        from netwright.core.study.forkserver import warm
 
         warm()

@@ -94,7 +94,7 @@ def compare(
     from netwright.app.clock import Clock
     from netwright.app.compare import TEACHING
     from netwright.app.compare import compare as job
-    from netwright.app.opening import open_subject
+    from netwright.app.feeding.opening import open_subject
     from netwright.core.budget import Budget, parse_seconds
 
     clock = Clock(parse_seconds(budget), moment)

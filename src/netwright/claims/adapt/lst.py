@@ -19,7 +19,7 @@ from netwright.claims.rule import Part, Rule
 from netwright.claims.statistics import differences, mean, told
 from netwright.core.errors import MissingExtra
 from netwright.core.fit import Fit
-from netwright.core.memory import training_memory
+from netwright.core.measure.memory import training_memory
 from netwright.core.metrics import evaluate
 from netwright.core.network import clone, seeded
 from netwright.core.task import Task

@@ -11,8 +11,8 @@ import onnx
 import torch
 from torch import nn
 
-from netwright.core.export import export
-from netwright.core.latency import latency, onnx_feed, onnx_session
+from netwright.core.files.export import export
+from netwright.core.measure.latency import latency, onnx_feed, onnx_session
 from netwright.core.metrics import score
 from netwright.core.network import as_tuple
 from netwright.core.quiet import quiet

@@ -16,13 +16,13 @@ from netwright.claims.clock import uncounted
 from netwright.claims.record import Scale
 from netwright.claims.rule import Part
 from netwright.claims.statistics import mean
-from netwright.core.checkpoint import load_state, save_state
+from netwright.core.files.checkpoint import load_state, save_state
 from netwright.core.fit import Fit
 from netwright.core.metrics import evaluate
 from netwright.core.network import seeded
 from netwright.core.split import Normalise
 from netwright.core.task import Task
-from netwright.explain.faithfulness import deletion_insertion
+from netwright.explain.parts.faithfulness import deletion_insertion
 from netwright.models import build
 
 Explain = Callable[[nn.Module, Tensor, Tensor], Tensor]

@@ -9,12 +9,12 @@ from torch import nn
 
 from netwright.claims.beds.trained import fresh, testbed
 from netwright.claims.rule import Part
-from netwright.compress.prune import Prune
+from netwright.compress.parts.prune import Prune
 from netwright.core.budget import Budget
-from netwright.core.cost import cost
-from netwright.core.initialise import reinitialised
+from netwright.core.measure.cost import cost
 from netwright.core.metrics import evaluate
 from netwright.core.task import Task
+from netwright.core.weights.initialise import reinitialised
 
 BED = "fashion-cnn"
 EPOCHS = 2.0

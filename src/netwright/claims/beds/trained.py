@@ -17,8 +17,8 @@ from torch import nn
 
 from netwright.claims.beds.recipes import BEDS, Bed
 from netwright.claims.clock import uncounted
-from netwright.core.checkpoint import load_state, save_state
 from netwright.core.errors import UnknownName
+from netwright.core.files.checkpoint import load_state, save_state
 from netwright.core.fit import Fit, History
 from netwright.core.metrics import evaluate
 from netwright.core.network import seeded

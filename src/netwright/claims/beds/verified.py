@@ -10,13 +10,13 @@ from torch import Tensor, nn
 
 from netwright.claims.beds.trained import cache_folder
 from netwright.claims.clock import uncounted
-from netwright.core.checkpoint import load_state, save_state
 from netwright.core.contracts import Box
+from netwright.core.files.checkpoint import load_state, save_state
 from netwright.core.fit import Fit, State
 from netwright.core.network import Inputs, seeded
 from netwright.core.task import Task
 from netwright.data import task as named_task
-from netwright.verify.boxes import box_around
+from netwright.verify.parts.boxes import box_around
 from netwright.verify.pgd import PGD
 
 RADIUS = 0.1  # of an image in [0, 1], as in the papers' smaller MNIST setting

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from netwright.calibrate.fitting import follow, minimise, validation_logits
+from netwright.calibrate.parts.fitting import follow, minimise, validation_logits
 from netwright.calibrate.temperature_scaling import TemperatureScaling
 from netwright.calibrate.vector_scaling import Vector, VectorScaling
 from netwright.claims.beds.overconfident import OVERCONFIDENT, SETTING, bed_of, measure_arms, percents

@@ -12,10 +12,10 @@ from netwright.claims.beds.trained import fresh
 from netwright.claims.record import Claim, Measured, Scale
 from netwright.claims.rule import Part, Rule
 from netwright.claims.statistics import differences, mean, told
-from netwright.compress.distil import Distillation
+from netwright.compress.distillation import Distillation
 from netwright.core.budget import Budget
-from netwright.core.cost import cost
 from netwright.core.fit import Fit
+from netwright.core.measure.cost import cost
 from netwright.core.metrics import evaluate
 from netwright.core.network import clone, seeded
 from netwright.core.task import Task

@@ -9,7 +9,7 @@ from netwright.claims.beds.trained import testbed
 from netwright.claims.record import Claim, Measured, Scale
 from netwright.claims.rule import Part, Rule
 from netwright.claims.statistics import difference, differences, mean, told
-from netwright.compress.prune import Prune
+from netwright.compress.parts.prune import Prune
 from netwright.core.budget import Budget, Target
 from netwright.search.linas_pruning import LinasPruning
 

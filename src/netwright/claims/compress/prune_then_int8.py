@@ -9,8 +9,8 @@ from netwright.claims.beds.trained import testbed
 from netwright.claims.record import Claim, Measured, Scale
 from netwright.claims.rule import Part, Rule
 from netwright.claims.statistics import column, differences, mean
-from netwright.compress.prune import Prune
-from netwright.compress.quantise import StaticInt8
+from netwright.compress.parts.prune import Prune
+from netwright.compress.static_int8 import StaticInt8
 from netwright.core.budget import Budget
 
 CLAIM = Claim(

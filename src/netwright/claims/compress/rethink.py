@@ -7,14 +7,14 @@ from typing import Any
 from netwright.claims.record import Claim, Measured, Scale
 from netwright.claims.rule import Part, Rule
 from netwright.claims.statistics import difference, mean
-from netwright.compress.prune import Prune
+from netwright.compress.parts.prune import Prune
 from netwright.compress.rethink import Rethink
 from netwright.core.budget import Budget
-from netwright.core.cost import cost
 from netwright.core.fit import Fit
-from netwright.core.initialise import reinitialised
+from netwright.core.measure.cost import cost
 from netwright.core.metrics import evaluate
 from netwright.core.network import seeded
+from netwright.core.weights.initialise import reinitialised
 from netwright.data import task as named_task
 from netwright.models import build
 

@@ -9,7 +9,7 @@ from netwright.claims.beds.trained import testbed
 from netwright.claims.record import Claim, Measured, Scale
 from netwright.claims.rule import Part, Rule
 from netwright.claims.statistics import difference, differences, mean
-from netwright.compress.quantise import StaticInt8
+from netwright.compress.static_int8 import StaticInt8
 from netwright.core.budget import Budget
 
 GOOD = (

@@ -12,8 +12,8 @@ from netwright.claims.rule import Part, Rule
 from netwright.claims.statistics import arms_of, column, estimate, mean
 from netwright.core import progress
 from netwright.domains.wireless.densify import Densify, Slope, regime
-from netwright.domains.wireless.fading import LogPareto, Pareto, Rayleigh, hill, limit_coverage
-from netwright.domains.wireless.path_loss import PathLoss
+from netwright.domains.wireless.parts.fading import LogPareto, Pareto, Rayleigh, hill, limit_coverage
+from netwright.domains.wireless.parts.path_loss import PathLoss
 
 CLAIM = Claim(
     slug="densify",

@@ -12,11 +12,11 @@ from netwright.claims.record import Claim, Measured, Scale
 from netwright.claims.rule import Part, Rule
 from netwright.claims.statistics import arms_of, difference, mean, spread
 from netwright.core import progress
-from netwright.domains.graphs.classic_recommenders import EASE, ItemKNN, Popularity
-from netwright.domains.graphs.interactions import hold_out, load
 from netwright.domains.graphs.lightgcn import LightGCN
-from netwright.domains.graphs.ngcf import NGCF
-from netwright.domains.graphs.recommender import Recommender
+from netwright.domains.graphs.parts.classic_recommenders import EASE, ItemKNN, Popularity
+from netwright.domains.graphs.parts.interactions import hold_out, load
+from netwright.domains.graphs.parts.ngcf import NGCF
+from netwright.domains.graphs.parts.recommender import Recommender
 
 CLAIM = Claim(
     slug="lightgcn",

@@ -15,8 +15,8 @@ from netwright.claims.rule import Part, Rule
 from netwright.claims.statistics import difference, mean
 from netwright.core.network import seeded
 from netwright.core.split import take
-from netwright.inspect.alignment import block_overlap, blocks
 from netwright.inspect.convergent_learning import ConvergentLearning
+from netwright.inspect.convergent_learning.alignment import block_overlap, blocks
 
 LAYERS = ("relu1", "relu2", "relu3")
 NETWORKS, IMAGES = 4, 1000

@@ -12,13 +12,13 @@ from netwright.claims.record import Claim, Measured, Scale
 from netwright.claims.rule import Part, Rule
 from netwright.claims.statistics import arms_of, differences, mean, spread
 from netwright.core.fit import Fit
-from netwright.core.fold import swap
 from netwright.core.metrics import evaluate
 from netwright.core.network import parameter_count, seeded
 from netwright.core.task import Task
+from netwright.core.weights.fold import swap
 from netwright.data import task as named_task
 from netwright.models import build
-from netwright.models.sizing import initialise, scaled, sized
+from netwright.models.parts.sizing import initialise, scaled, sized
 from netwright.models.van import LKA, VAN
 
 CLAIM = Claim(

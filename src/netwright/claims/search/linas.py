@@ -16,11 +16,11 @@ from netwright.claims.statistics import column, estimate, mean
 from netwright.core import progress
 from netwright.core.budget import Budget
 from netwright.core.task import Task
-from netwright.search.archive import Archive, hypervolume
-from netwright.search.evolution import nsga2
 from netwright.search.linas import LINAS
-from netwright.search.pruning_space import PruningSpace
-from netwright.search.surrogate import Surrogate, one_hot
+from netwright.search.linas.evolution import nsga2
+from netwright.search.linas.surrogate import Surrogate, one_hot
+from netwright.search.linas_pruning.pruning_space import PruningSpace
+from netwright.search.parts.archive import Archive, hypervolume
 
 # LINAS's median number of measurements over that of each other arm
 MOST = {"direct NSGA-II": 0.5, "predictor fitted once": 0.99, "random": 0.99}

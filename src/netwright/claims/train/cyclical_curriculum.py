@@ -14,10 +14,10 @@ from netwright.claims.statistics import arms_of, difference, differences, mean, 
 from netwright.core import progress
 from netwright.core.budget import Budget
 from netwright.core.fit import Fit
-from netwright.core.initialise import reinitialised
 from netwright.core.metrics import evaluate
 from netwright.core.network import seeded
 from netwright.core.task import Task
+from netwright.core.weights.initialise import reinitialised
 from netwright.data import task as named_task
 from netwright.models import build
 from netwright.train.cyclical_curriculum import CyclicalCurriculum

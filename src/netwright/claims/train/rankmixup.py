@@ -16,11 +16,11 @@ from netwright.claims.rule import Part, Rule
 from netwright.claims.statistics import arms_of, difference, differences, mean, told
 from netwright.core.budget import Budget
 from netwright.core.fit import Fit, Loss
-from netwright.core.initialise import reinitialised
 from netwright.core.metrics import outputs_of, score
 from netwright.core.network import Inputs, as_tuple, call, clone, seeded
-from netwright.core.recalibrate import recalibrate
 from netwright.core.task import Task
+from netwright.core.weights.initialise import reinitialised
+from netwright.core.weights.recalibrate import recalibrate
 from netwright.data import task as named_task
 from netwright.models import build
 from netwright.train.rankmixup import RankMixup

@@ -15,9 +15,9 @@ from netwright.claims.rule import Part, Rule
 from netwright.claims.statistics import difference, mean
 from netwright.core.contracts import Box
 from netwright.core.task import Task
-from netwright.verify.bounds import Interval, Program, crown_bounds, read, tightest
-from netwright.verify.bounds.backward import lower_slopes
-from netwright.verify.certify import margin_bound, margin_rows, proves
+from netwright.verify.parts.bounds import Interval, Program, crown_bounds, read, tightest
+from netwright.verify.parts.bounds.backward import lower_slopes
+from netwright.verify.parts.certify import margin_bound, margin_rows, proves
 from netwright.verify.pgd import PGD
 
 EXAMPLES, HALVINGS, WIDEST = 20, 8, 0.256

@@ -8,7 +8,7 @@ from netwright.claims.beds.verified import RADIUS, SETTING, subject
 from netwright.claims.record import Claim, Measured, Scale
 from netwright.claims.rule import Part, Rule
 from netwright.claims.statistics import differences, mean
-from netwright.verify.certify import Certify, certified_accuracy
+from netwright.verify.parts.certify import Certify, certified_accuracy
 
 EXAMPLES = 200
 OTHERS = ("plain", "pgd")

@@ -7,16 +7,18 @@ wherever elements meet their labels are merged. What remains are classes of slic
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from netwright.core.graph.classes import FIXED, FREE, Classes
 from netwright.core.graph.ir import HELD, Graph, Node
-from netwright.core.graph.rules import flat, lookup
-from netwright.core.graph.values import Held, Table, fixed
+from netwright.core.graph.labels.analysis import Analysis
+from netwright.core.graph.labels.classes import FIXED, FREE
+from netwright.core.graph.labels.operators import follow
+from netwright.core.graph.labels.values import Held
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,74 +57,6 @@ class Group:
 Pattern = dict[int, Tensor]
 
 
-@dataclass(eq=False)
-class Analysis:
-    """The labels of a graph, and how its operators see them."""
-
-    graph: Graph
-    classes: Classes = field(default_factory=Classes)
-    inexact: list[Tensor] = field(default_factory=list)
-    unknown_operators: dict[str, str] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.table = Table(self.classes)
-        self.values: dict[Node, Any] = {}
-
-    def labels(self, value: Any) -> Tensor:
-        """Labels of an activation; a held tensor becomes one."""
-        return self.table.labels(value) if isinstance(value, Held) else value
-
-    def content(self, held: Held) -> Tensor:
-        """The numbers in a held tensor (look-up tables)."""
-        for table in (self.graph.parameters, self.graph.buffers, self.graph.constants):
-            if held.name in table:
-                return table[held.name].flatten().cpu()[held.positions()]
-        raise KeyError(held.name)
-
-    def because(self, node: Node, what: str) -> str:
-        return f"'{node.name}' ({node.op}) {what}"
-
-    def unknown(self, node: Node, args: Any, kwargs: dict[str, Any], what: str = "is not known") -> Any:
-        """Whatever touches an operator that we cannot follow keeps its shape."""
-        because = self.because(node, what)
-        self.unknown_operators[node.name] = because
-        for value in flat((*args, *kwargs.values())):
-            if isinstance(value, Held):
-                self.table.refuse(value, because)
-            elif isinstance(value, Tensor):
-                self.classes.fix(value, because)
-        parts = {user.args[1]: user for user in node.users if user.op == "operator.getitem"}
-        if parts and not node.shape:
-            return [fixed(parts[i]) if i in parts else None for i in range(max(parts) + 1)]
-        return fixed(node)
-
-    def rule(self, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        try:
-            value = self._apply(node, args, kwargs)
-            if isinstance(value, Tensor) and tuple(value.shape) != node.shape:
-                raise ValueError(f"labels of shape {tuple(value.shape)}")
-        except (RuntimeError, LookupError, TypeError, ValueError) as error:
-            # an operator used in a way that its rule does not foresee: as good as unknown
-            value = self.unknown(node, args, kwargs, f"is used in a way that is not known ({error})")
-        self.values[node] = value
-        return value
-
-    def _apply(self, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        operands = flat((*args, *kwargs.values()))
-        if node.op.startswith(("operator.", "aten.sym_")):
-            if node.op == "operator.getitem":
-                return args[0][args[1]]
-            if node.op == "aten.sym_size.int":
-                return args[0].shape[args[1]]
-            return None if node.target is None else node.target(*args, **kwargs)
-        rule = lookup(node)
-        if rule is None:
-            return self.unknown(node, args, kwargs)
-        if not any(isinstance(v, (Tensor, Held)) for v in operands):
-            return fixed(node)
-        return rule(self, node, args, kwargs)
-
-
 @dataclass(frozen=True, eq=False)
 class Dependencies:
     """groups: what can be removed. blocked: why not, by parameter. patterns: how units lie in activations.
@@ -153,7 +87,7 @@ def dependencies(graph: Graph) -> Dependencies:
     def hold(node: Node) -> Held:
         return Held(node.parameter or "", tuple(graph.held(node).shape))
 
-    for value in graph.run(inputs, analysis.rule, hold):
+    for value in graph.run(inputs, partial(follow, analysis), hold):
         if isinstance(value, Held):
             analysis.table.refuse(value, "it is an output of the network")
         else:

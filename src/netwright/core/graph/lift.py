@@ -19,7 +19,7 @@ from netwright.core.errors import NotApplicable
 from netwright.core.graph.cut import Orders, sliced
 from netwright.core.graph.groups import Dependencies, Pattern
 from netwright.core.graph.ir import BUFFER, CONSTANT, HELD, INPUT, Node, replace
-from netwright.core.graph.rules import CREATING, kind
+from netwright.core.graph.labels.rules import CREATING, kind
 
 _aten = torch.ops.aten
 _CONVOLUTIONS = tuple(f"{name}{n}d" for name in ("conv", "conv_transpose") for n in (1, 2, 3))

@@ -11,8 +11,8 @@ from torch import Tensor
 from netwright.core.graph.cut import removed_labels
 from netwright.core.graph.groups import Dependencies
 from netwright.core.graph.ir import Node
-from netwright.core.graph.moving import MOVING
-from netwright.core.graph.rules import kind
+from netwright.core.graph.labels.moving import MOVING
+from netwright.core.graph.labels.rules import kind
 
 
 def masked_outputs(

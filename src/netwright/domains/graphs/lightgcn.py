@@ -17,10 +17,10 @@ from torch import Tensor
 from netwright.core.budget import Budget
 from netwright.core.errors import BadInput
 from netwright.core.network import seeded
-from netwright.domains.graphs.bpr import Triples, bpr_loss, train
-from netwright.domains.graphs.interactions import check
-from netwright.domains.graphs.propagation import Normalisation, Propagation, adjacency
-from netwright.domains.graphs.recommender import Recommender
+from netwright.domains.graphs.parts.bpr import Triples, bpr_loss, train
+from netwright.domains.graphs.parts.interactions import check
+from netwright.domains.graphs.parts.propagation import Normalisation, Propagation, adjacency
+from netwright.domains.graphs.parts.recommender import Recommender
 
 
 @dataclass(repr=False, eq=False)

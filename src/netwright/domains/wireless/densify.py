@@ -13,8 +13,8 @@ import numpy as np
 
 from netwright.core import progress
 from netwright.core.errors import BadInput, NotApplicable
-from netwright.domains.wireless.fading import Fading, Rayleigh
-from netwright.domains.wireless.path_loss import PathLoss
+from netwright.domains.wireless.parts.fading import Fading, Rayleigh
+from netwright.domains.wireless.parts.path_loss import PathLoss
 
 Regime = Literal["grows", "saturates", "vanishes"]
 

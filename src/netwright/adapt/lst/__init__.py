@@ -1,0 +1,190 @@
+"""LST: Ladder Side-Tuning for Parameter and Memory Efficient Transfer Learning (arXiv 2206.06522)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from netwright.adapt.lst.side_blocks import anatomy, blocks_of, cut, narrow_blank, top, width_of
+from netwright.core import progress
+from netwright.core.budget import Budget
+from netwright.core.errors import NotApplicable
+from netwright.core.fit import Fit
+from netwright.core.metrics import outputs_of
+from netwright.core.network import call, clone, device_of, evaluating, move, seeded
+from netwright.core.split import take
+from netwright.core.task import Task
+
+
+@dataclass(frozen=True)
+class LST:
+    """Train a thin ladder beside a frozen transformer; no gradient enters the big network.
+
+    The backbone's hidden states h_0 (what enters the first block) and h_1..h_L (the blocks' outputs), each
+    (B, T, d), are read without gradient. The side state s (B, T, d / reduction) starts as D_0 h_0; before side
+    block i it is mixed, s <- g s + (1 - g) D_i h_i with g = sigmoid(a_i / temperature), one scalar a_i from 0. After
+    the last rung U s (B, T, d) goes through what follows the blocks, which stays frozen. If the task has other
+    outputs than the network, its last linear layer is replaced and trained too.
+
+    Side blocks are narrow copies of the backbone's, cut by Fisher importance: squared gradients summed over
+    `fisher_examples` training examples, one at a time.
+    drop: 0-based blocks that get no rung. fit: AdamW 3e-3, batch 100, 20 epochs, linear warm-up.
+
+    Differs from the authors' code: the backbone runs in evaluation mode (no dropout), so that its states repeat;
+    biases are cut with their rows. NotApplicable: no list of known transformer blocks, or a width that the heads
+    cannot share.
+    """
+
+    reduction: int = 8
+    temperature: float = 0.1
+    drop: tuple[int, ...] = ()
+    fisher_examples: int = 1024
+    fit: Fit = Fit(epochs=20, lr=3e-3, batch_size=100, warmup=1.0, weight_decay=0.0)  # noqa: RUF009  frozen
+    seed: int = 0
+
+    def __call__(self, network: nn.Module, task: Task, budget: Budget) -> nn.Module:
+        meter = budget.start()
+        ladder = self.attach(network, task)
+        meter.spend(samples=min(self.fisher_examples, len(task.train)))
+        replace(self.fit, seed=self.seed)(ladder, task, meter=meter)
+        return ladder
+
+    def attach(self, network: nn.Module, task: Task) -> Ladder:
+        """The network with its ladder, before training."""
+        backbone = clone(network).requires_grad_(False).eval()
+        name, blocks = blocks_of(backbone)
+        bad = [i for i in self.drop if not 0 <= i < len(blocks) - 1]
+        if bad:
+            raise NotApplicable(
+                f"blocks {bad} cannot be dropped: there are {len(blocks)}, and the last one stays"
+            )
+        with seeded(self.seed):
+            head = self._new_head(backbone, task)
+            importance = fisher(backbone, blocks, task, self.fisher_examples)
+            rungs = self._rungs(blocks, importance)
+        container = backbone.get_submodule(name)
+        for i, rung in enumerate(rungs):
+            container[i] = rung
+        return Ladder(backbone, head).to(device_of(network))
+
+    def _rungs(self, blocks: list[nn.Module], importance: list[dict[str, Tensor]]) -> list[Rung]:
+        width = width_of(blocks[0])
+        side = width // self.reduction
+        columns = top(embedding_scores(blocks[0], importance[0]), side)
+        rungs = []
+        for i, block in enumerate(blocks):
+            narrow = None
+            if i not in self.drop:
+                narrow = narrow_blank(block, self.reduction)
+                columns = cut(block, narrow, importance[i], columns)
+            rungs.append(Rung(block, narrow, width, side, self.temperature, i == 0, i == len(blocks) - 1))
+        return rungs
+
+    def _new_head(self, backbone: nn.Module, task: Task) -> nn.Module | None:
+        outputs, _ = outputs_of(backbone, take(task.val, 2), 2)
+        if outputs.shape[1] == task.outputs:
+            return None
+        name, old = [(n, m) for n, m in backbone.named_modules() if isinstance(m, nn.Linear)][-1]
+        if old.out_features != outputs.shape[1]:
+            raise NotApplicable(
+                f"the task has {task.outputs} outputs, and the network's head is no linear layer"
+            )
+        parent, _, leaf = name.rpartition(".")
+        fresh = nn.Linear(old.in_features, task.outputs, bias=old.bias is not None)
+        setattr(backbone.get_submodule(parent), leaf, fresh)
+        return fresh
+
+
+class Rung(nn.Module):
+    """A frozen block and, beside it, the step of the ladder.
+
+    The side state travels with the hidden state, as further columns: (B, T, d + d_s) between rungs. The first
+    rung takes the plain hidden state (B, T, d), the last one gives U s (B, T, d).
+    """
+
+    def __init__(
+        self, block: nn.Module, side: nn.Module | None, width: int, side_width: int, temperature: float,
+        first: bool, last: bool,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.block, self.side, self.width, self.temperature = block, side, width, temperature
+        self.enter = nn.Linear(width, side_width) if first else None
+        self.down = nn.Linear(width, side_width) if side is not None else None
+        self.gate = nn.Parameter(torch.zeros(())) if side is not None else None
+        self.up = nn.Linear(side_width, width) if last else None
+
+    def reset_parameters(self) -> None:
+        """The gate at its start; the layers inside have initialisers of their own."""
+        if self.gate is not None:
+            nn.init.zeros_(self.gate)
+
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Any:
+        hidden = x[..., : self.width].detach()
+        state = self.enter(hidden) if self.enter is not None else x[..., self.width :]
+        output = self.block(hidden, *args, **kwargs)
+        hidden = output[0] if isinstance(output, tuple) else output
+        if self.side is not None:
+            g = torch.sigmoid(self.gate / self.temperature)
+            state = self.side(g * state + (1 - g) * self.down(hidden), *args, **kwargs)
+            state = state[0] if isinstance(state, tuple) else state
+        result = self.up(state) if self.up is not None else torch.cat([hidden, state], -1)
+        return (result, *output[1:]) if isinstance(output, tuple) else result
+
+
+class Ladder(nn.Module):
+    """The adapted network. Only rungs (and a new head) train; everything frozen stays in evaluation mode."""
+
+    def __init__(self, backbone: nn.Module, head: nn.Module | None) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self._learning = [m for m in backbone.modules() if isinstance(m, Rung)]
+        self._head = [head] if head is not None else []
+
+    def forward(self, *inputs: Tensor) -> Any:
+        return self.backbone(*inputs)
+
+    def train(self, mode: bool = True) -> Ladder:
+        super().train(False)
+        self.training = mode
+        for rung in self._learning:
+            for part in (rung.side, rung.enter, rung.down, rung.up):
+                if part is not None:
+                    part.train(mode)
+        for head in self._head:
+            head.train(mode)
+        return self
+
+
+def fisher(network: nn.Module, blocks: list[nn.Module], task: Task, count: int) -> list[dict[str, Tensor]]:
+    """Squared gradients of the loss, summed over examples taken one at a time: per block, by parameter name."""
+    probe_network = clone(network)
+    probes = blocks_of(probe_network)[1]
+    wanted = [p.requires_grad_(True) for block in probes for p in block.parameters()]
+    device = device_of(network)
+    sums = [torch.zeros_like(p) for p in wanted]
+    examples = take(task.train, count, seed=0)
+    with evaluating(probe_network):
+        for done, (inputs, targets) in enumerate(examples.batches(1)):
+            loss = task.loss(call(probe_network, move(inputs, device)), targets.to(device))
+            for total, gradient in zip(sums, torch.autograd.grad(loss, wanted), strict=True):
+                total += gradient.square()
+            if done % 32 == 0:
+                progress.step(done, len(examples), "Fisher importance")
+    named = iter(sums)
+    return [{name: next(named) for name, _ in block.named_parameters()} for block in probes]
+
+
+def embedding_scores(block: nn.Module, importance: dict[str, Tensor]) -> Tensor:
+    """Importance of each hidden unit (d,) where the chain begins: as the first block's attention reads it.
+
+    The authors chain from the embedding's rows; an embedding need not be a matrix here (patches, positions), so
+    the columns of what reads it stand in.
+    """
+    names = anatomy(block).qkv
+    readers = [
+        v for k, v in importance.items() if v.dim() == 2 and k.startswith(names) and "out_proj" not in k
+    ]
+    return torch.stack([v.sum(0) for v in readers]).sum(0)

@@ -1,0 +1,187 @@
+"""What `improve` tries: the catalogue's methods, at strengths that follow from what was asked.
+
+Two rounds. The first tries every method once or twice. The second spends its time on the family that came
+nearest, at the strength that the first round's measured latencies (or sizes) call for.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from netwright.app.candidates.control import control_trial
+from netwright.core import catalogue
+from netwright.core.budget import Budget, Target
+from netwright.core.errors import BadInput
+from netwright.core.study.study import Trial
+
+FIRST, SECOND = 0.55, 0.3  # shares of the time for trials; the rest is for timing
+LEAST_SECONDS = 5.0  # a trial with less time cannot train anything
+REPORT_SECONDS = 4.0  # for the last timing, the report and its pictures
+GRID = 0.02  # strengths are rounded, so that a repeated plan names the same trials
+
+# passes that a method may make where it has a field for them: the clock ends it earlier, its schedule squeezed to fit
+PASSES = 40
+
+# methods that take a strength: the share of multiply-accumulates (or weights) to be removed
+STRENGTH = "ratio"
+
+
+def ending(overhead: float) -> float:
+    """Seconds to be kept for what comes after the trials: the winner is exported twice and evaluated on test data.
+    overhead: what a trial takes beyond its method, the original's evaluation and export."""
+    return 2 * overhead + REPORT_SECONDS
+
+
+def first_round(
+    target: Target, methods: Sequence[str] | None, budget: Budget, seed: int, overhead: float = 0.0
+) -> list[Trial]:
+    """One trial per method; those that take a strength get the one that the target calls for, and the most
+    promising of them a stronger one as well. Each may spend the same. Methods that do not train spend next to
+    nothing of it: they come first, and the time is divided among the others; a small budget tries fewer of them, in
+    their order. One share goes to the control, last, where that leaves at least two to methods. budget: of the whole
+    command. overhead: seconds that a trial takes beyond its method.
+    """
+    rows = methods_for(methods)
+    ratio = rounded(asked_ratio(target))
+    stronger = rounded(1 - (1 - ratio) * 0.6)
+    wanted = [(row, {STRENGTH: ratio} if takes_strength(row) else {}) for row in rows]
+    strongest = next((row for row in rows if takes_strength(row)), None)
+    if strongest is not None and stronger > ratio:  # both end at the same strongest
+        wanted.append((strongest, {STRENGTH: stronger}))
+    training = [pair for pair in wanted if pair[0].trains]
+    seconds, controlled = budget.seconds, bool(training)
+    if seconds is not None:
+        seconds = FIRST * max(0.0, seconds - ending(overhead))
+        room = max(1, int(seconds / (LEAST_SECONDS + overhead)))
+        controlled = controlled and room > 2
+        training = training[: room - controlled]
+        each_one = seconds / max(1, len(training) + controlled) - overhead
+        seconds = max(LEAST_SECONDS, round(each_one, 1))
+    each = Budget(seconds=seconds, target=target)
+    untrained = [pair for pair in wanted if not pair[0].trains]
+    tried = [trial(row, settings, seed, each) for row, settings in (*untrained, *training)]
+    return [*tried, control_trial(each, seed)] if controlled else tried
+
+
+def second_round(
+    rows: Sequence[dict[str, Any]],
+    original: dict[str, Any],
+    target: Target,
+    metric: str,
+    budget: Budget,
+    seed: int,
+    overhead: float = 0.0,
+) -> list[Trial]:
+    """Two longer trials, of the families that promise most at the strength that should just meet the target.
+
+    A family's promise is its metric at that strength, on the line from what it is without any strength to what was
+    measured. The second trial is the next family's, or, where that is more than a point behind, a stronger one of
+    the first."""
+    able = [r for r in rows if r["status"] == "done" and STRENGTH in r["settings"] and r.get("faster")]
+    if not able or budget.seconds is None:
+        return []
+    seconds = SECOND * max(0.0, budget.seconds - ending(overhead)) / 2 - overhead
+    each = Budget(seconds=max(LEAST_SECONDS, round(seconds, 1)), target=target)
+    found = []
+    for slug in sorted({r["slug"] for r in able}):
+        row = catalogue.method(slug)
+        mine = [r for r in able if r["slug"] == slug]
+        start = next(
+            (r for r in rows if r["slug"] == row.at_zero and r.get("faster")), {**original, "faster": 1.0}
+        )
+        near, strong = (needed_ratio(mine, start, original, target, aim) for aim in (1.1, 1.25))
+        found.append((promise(mine, start, metric, near), row, near, strong))
+    found.sort(key=lambda f: f[0], reverse=True)
+    value, row, near, strong = found[0]
+    chosen = [(row, near)]
+    if len(found) > 1 and found[1][0] > value - 0.01:
+        chosen.append((found[1][1], found[1][2]))
+    elif rounded(strong) != rounded(near):
+        chosen.append((row, strong))
+    return [trial(r, {STRENGTH: rounded(ratio)}, seed + 1, each) for r, ratio in chosen]
+
+
+def promise(rows: Sequence[dict[str, Any]], start: dict[str, Any], metric: str, ratio: float) -> float:
+    """The metric to expect at a strength: along the line from none to the best measured one."""
+    return max(start[metric] - (start[metric] - r[metric]) * ratio / r["settings"][STRENGTH] for r in rows)
+
+
+def asked_ratio(target: Target) -> float:
+    """The share to remove so that what remains is the asked fraction, with a margin: latency falls more slowly
+    than multiply-accumulates do."""
+    factor = max(target.faster or 1.0, min(target.smaller or 1.0, 20.0))
+    return 1 - 0.8 / factor if factor > 1 else 0.3
+
+
+def needed_ratio(
+    rows: Sequence[dict[str, Any]],
+    start: dict[str, Any],
+    original: dict[str, Any],
+    target: Target,
+    aim: float = 1.1,
+) -> float:
+    """Strength at which a family should meet the target: its measured latency (or size) factors are followed
+    along a straight line in logarithms from `start`, what it is without any, aimed at `aim` times what was asked."""
+    needs = []
+    for asked, factor in (
+        (target.faster, lambda r: r["faster"]),
+        (target.smaller, lambda r: original["bytes"] / r["bytes"]),
+    ):
+        if asked is None:
+            continue
+        kept = [0.0] + [math.log(1 - r["settings"][STRENGTH]) for r in rows]
+        gain = [math.log(max(factor(r), 1e-3)) for r in (start, *rows)]
+        slope, at_zero = np.polyfit(kept, gain, 1)
+        needs.append(1 - math.exp((math.log(aim * asked) - at_zero) / min(slope, -0.1)))
+    return float(np.clip(max(needs, default=0.3), 0.1, 0.95))
+
+
+def methods_for(slugs: Sequence[str] | None) -> list[catalogue.Method]:
+    """The named methods, or those that improve tries by default; BadInput for one of another goal."""
+    if not slugs:
+        return default_methods()
+    rows = [catalogue.method(slug) for slug in slugs]
+    for row in rows:
+        if row.goal != "compress":
+            raise BadInput(
+                f"'{row.slug}' is a method of the goal {row.goal}; improve tries methods of compress"
+            )
+    return rows
+
+
+def default_methods() -> list[catalogue.Method]:
+    """Those with a place in the order in which `improve` tries methods."""
+    return sorted((row for row in catalogue.of_goal("compress") if row.improve), key=lambda row: row.improve)
+
+
+def untried(tried: Sequence[str]) -> list[dict[str, str]]:
+    """Methods of compress that were not tried, with the reason."""
+    return [
+        {"slug": row.slug, "why": "not among the methods that improve tries by default; name it with --methods"
+         if not row.improve else "no time was left for it (a larger --budget), or other methods were asked for"}
+        for row in catalogue.of_goal("compress") if row.slug not in tried
+    ]  # fmt: skip
+
+
+def takes_strength(row: catalogue.Method) -> bool:
+    return has_field(row, STRENGTH)
+
+
+def has_field(row: catalogue.Method, name: str) -> bool:
+    return name in {f.name for f in dataclasses.fields(row.load())}
+
+
+def trial(row: catalogue.Method, settings: dict[str, Any], seed: int, budget: Budget) -> Trial:
+    if budget.seconds is not None and has_field(row, "epochs"):
+        settings = {**settings, "epochs": PASSES}
+    words = f" {100 * settings[STRENGTH]:.0f} %" if STRENGTH in settings else ""
+    return Trial(row.slug, settings, seed, budget, f"{row.name.lower()}{words}")
+
+
+def rounded(ratio: float) -> float:
+    return round(min(max(round(ratio / GRID) * GRID, 0.1), 0.96), 4)

@@ -1,0 +1,1 @@
+"""Networks as files: read, checked, written, proved; and where files lie."""

@@ -1,0 +1,1 @@
+"""How units are followed through a graph: the labels of activations, and a rule for every operator."""

@@ -1,0 +1,1 @@
+"""Trials on record, each in a process of its own."""

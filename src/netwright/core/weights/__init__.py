@@ -1,0 +1,1 @@
+"""What weights become: learned forms, packed formats, folded, drawn anew."""

@@ -1,0 +1,54 @@
+"""The end of `improve`: what cannot be written leaves a note, and the rest of the answer stands."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from netwright.app.candidates import finish
+from netwright.app.clock import Clock
+from netwright.core.task import Task
+
+
+class Branching(nn.Module):
+    """Goes one way or the other by the values that it sees, which no exporter follows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(x) if x.sum() > 0 else -self.head(x)
+
+
+@pytest.fixture
+def task() -> Task:
+    x = torch.randn(60, 4)
+    return Task.from_arrays(x, (x[:, 0] > 0).long())
+
+
+def test_a_program_that_cannot_be_traced_leaves_a_note(task, tmp_path):
+    network = Branching().eval()
+    error, notes = finish.program(network, network, task, tmp_path, Clock(600))
+    assert error == 0
+    assert len(notes) == 1
+    assert notes[0].startswith("model.pt2 was not written: this network cannot be traced")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_program_for_which_no_time_is_left_leaves_a_note(task, tmp_path):
+    network = nn.Linear(4, 2).eval()
+    _, notes = finish.program(network, network, task, tmp_path, Clock(1, began=time.monotonic() - 600))
+    assert "no time was left" in notes[0]
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_program_that_can_be_written_is_there(task, tmp_path):
+    network = nn.Linear(4, 2).eval()
+    error, notes = finish.program(network, network, task, tmp_path, Clock(600))
+    assert (tmp_path / "model.pt2").exists()
+    assert error < 1e-6
+    assert notes == ()
