@@ -10,9 +10,11 @@ import pytest
 import torch
 
 from netwright.app.beds import beds
-from netwright.claims.beds import recipes, trained
+from netwright.claims.beds import pruning, recipes, trained
 from netwright.claims.beds.recipes import BEDS, CONVERGED, Bed
 from netwright.claims.clock import left_out
+from netwright.claims.compress import random_pruning
+from netwright.claims.record import Scale
 from netwright.core import progress
 from netwright.core.errors import UnknownName
 from netwright.core.fit import Fit, History
@@ -46,9 +48,6 @@ def test_a_bed_is_trained_once_and_not_on_the_claim_s_time(monkeypatch: pytest.M
     assert 0.2 < found.accuracy <= 1
     assert found.last_quarter is not None
     assert found.seconds > 0
-    figures = trained.bed_figures("small", (0,))
-    assert figures["accuracy before"] == found.accuracy
-    assert figures["gained in the last quarter of training"] == found.last_quarter
 
 
 def test_another_recipe_is_another_bed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,3 +118,28 @@ def test_a_converged_bed_watches_its_validation_data_and_stops_moving_before_the
     assert bed.about
     assert bed.fit.schedule == "steps"
     assert max(bed.fit.milestones) < 0.75
+
+
+def test_pruning_claims_take_their_bed_figures_from_the_trained_bed(monkeypatch: pytest.MonkeyPatch) -> None:
+    small = Bed("cnn", "digits", Fit(epochs=3, lr=1e-2, validate=True), {"widths": (8, 8)})
+    monkeypatch.setitem(recipes.BEDS, pruning.BED, small)
+    scale = Scale(seeds=(0, 1))
+    rows = [
+        row
+        for seed in scale.seeds
+        for row in pruning.pruned(
+            {name: pruning.prune_arm(name, 0.5, seed) for name in ("random", "taylor", "magnitude")}, seed, scale,
+            scratch_of="random",
+        )[0]
+    ]  # fmt: skip
+    measured = random_pruning.judge(rows)
+    shown = [trained.convergence(pruning.BED, seed) for seed in scale.seeds]
+    assert measured.bed["accuracy before"] == pytest.approx(sum(s.accuracy for s in shown) / 2)
+    assert measured.bed["gained in the last quarter of training"] == pytest.approx(
+        sum(s.last_quarter or 0.0 for s in shown) / 2
+    )
+    rule = random_pruning.CLAIM.rule
+    assert all(part.figure in {**measured.bed, **measured.figures} for part in (*rule.bed, *rule.holds))
+    # three epochs of digits are no bed
+    assert rule.verdict({**measured.bed, **measured.figures}) == "cannot show here"
+    assert "same shape from scratch" not in {row["arm"] for row in rows}  # at full scale alone

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from netwright.claims.statistics import difference, differences, estimate, t_interval, told
+from netwright.claims.statistics import difference, differences, estimate, mean, t_interval, told
 from netwright.core.errors import BadInput
 
 
@@ -22,6 +22,8 @@ def test_the_interval_of_a_difference_is_that_of_the_paired_t_test() -> None:
     assert found["seeds"] == 5
     with pytest.raises(KeyError, match="'c'"):
         difference(rows, "a", "c", "gain")
+    with pytest.raises(KeyError, match="loss"):
+        mean(rows, "a", "loss")
     assert differences(rows, "a", ("b",), ("gain",)) == {"gain: a less b": found}
 
 

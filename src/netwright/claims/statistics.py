@@ -50,6 +50,8 @@ def paired(rows: Sequence[dict[str, Any]], arm: str, baseline: str, figure: str)
 
 def mean(rows: Sequence[dict[str, Any]], arm: str, figure: str) -> float:
     values = list(column(rows, arm, figure).values())
+    if not values:
+        raise KeyError(f"no rows of '{arm}' that hold {figure}")
     return float(np.mean(values))
 
 

@@ -7,11 +7,9 @@ pickle. A training that was interrupted goes on from its last epoch.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -82,17 +80,6 @@ testbed.__test__ = False  # type: ignore[attr-defined]
 def convergence(name: str, seed: int) -> Convergence:
     """What the training of a bed that is there showed."""
     return Convergence(**load_state(path_of(name, seed))[1])
-
-
-def bed_figures(name: str, seeds: Sequence[int]) -> dict[str, float]:
-    """A claim's `bed` figures: means over the seeds, of beds that are there."""
-    found = [asdict(convergence(name, seed)) for seed in seeds]
-    figures = {"accuracy before": "accuracy", "gained in the last quarter of training": "last_quarter"}
-    return {
-        label: float(np.mean([row[key] for row in found]))
-        for label, key in figures.items()
-        if all(row[key] is not None for row in found)
-    }
 
 
 def _train(network: nn.Module, task: Task, fit: Fit, path: Path, device: str) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from netwright.claims.beds.pruning import CONVERGED, SETTING, prune_arm, pruned
+from netwright.claims.beds.pruning import CONVERGED, SETTING, bed_of, prune_arm, pruned
 from netwright.claims.record import Claim, Measured, Scale
 from netwright.claims.rule import Part, Rule
-from netwright.claims.statistics import differences, mean
+from netwright.claims.statistics import differences
 
 RATIO = 0.34
 CLAIM = Claim(
@@ -36,7 +36,7 @@ def measure(scale: Scale) -> list[dict[str, Any]]:
             "magnitude, same share of every layer": prune_arm("magnitude", RATIO, seed, scope="layer"),
             "random": prune_arm("random", RATIO, seed),
         }
-        rows += pruned(arms, seed, scale.device)[0]
+        rows += pruned(arms, seed, scale)[0]
     return rows
 
 
@@ -50,5 +50,5 @@ def judge(rows: list[dict[str, Any]]) -> Measured:
             f"same share of every layer"
         ),
         figures=gains,
-        bed={"accuracy before": mean(rows, "unpruned", "accuracy")},
+        bed=bed_of(rows),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from netwright.claims.beds.deployed import deployed
-from netwright.claims.beds.trained import testbed
+from netwright.claims.beds.trained import convergence, testbed
 from netwright.claims.record import Claim, Measured, Scale
 from netwright.claims.rule import Part, Rule
 from netwright.claims.statistics import column, differences, mean
@@ -20,9 +20,9 @@ CLAIM = Claim(
         "do not get in each other's way"
     ),
     setting=(
-        "residual CNN of depth 8 and width 16, Fashion-MNIST, 10,000 training images; 60 % of the "
-        "multiply-accumulates pruned by Taylor importance, 2 epochs of fine-tuning; ONNX files in turn in ONNX "
-        "Runtime, one thread, batch 1"
+        "Fashion-MNIST, ResNet-8 of width 16 trained to the end on all 60,000 images (the bed 'fashion'); 60 % of the "
+        "multiply-accumulates pruned by Taylor importance, one epoch of fine-tuning; ONNX files in turn in ONNX "
+        "Runtime, one thread, batch 1; accuracy on the 5,000 test images"
     ),
     rule=Rule(
         holds=(
@@ -31,21 +31,26 @@ CLAIM = Claim(
             Part("time over the faster of the two, worst seed", "at most", 1),
         ),
         mixed=((Part("accuracy: prune-then-int8 less prune", "at least", -0.005),),),
-        bed=(Part("accuracy before", "at least", 0.9),),
+        bed=(
+            Part("accuracy before", "at least", 0.92),
+            Part("gained in the last quarter of training", "at most", 0.003),
+        ),
     ),
 )
+BED = "fashion"
 ARMS = ("float", "prune", "static-int8", "prune-then-int8")
 
 
 def measure(scale: Scale) -> list[dict[str, Any]]:
     rows = []
     for seed in scale.seeds:
-        network, task = testbed("fashion-resnet", seed)
-        pruned = Prune(ratio=0.6, epochs=2, seed=seed)(network, task, Budget())
+        network, task = testbed(BED, seed)
+        pruned = Prune(ratio=0.6, epochs=1, seed=seed)(network, task, Budget())
         quantise = StaticInt8(seed=seed)
         networks = (network, pruned, quantise(network, task, Budget()), quantise(pruned, task, Budget()))
         found = deployed(dict(zip(ARMS, networks, strict=True)), task)
-        rows += [{**row, "seed": seed} for row in found]
+        shown = {"last_quarter": convergence(BED, seed).last_quarter}
+        rows += [{**row, "seed": seed, **(shown if row["arm"] == "float" else {})} for row in found]
     return rows
 
 
@@ -67,7 +72,10 @@ def judge(rows: list[dict[str, Any]]) -> Measured:
             **{f"times smaller, {arm}": v for arm, v in size.items()},
             **{f"times faster, {arm}": v for arm, v in speed.items()},
         },
-        bed={"accuracy before": mean(rows, "float", "accuracy")},
+        bed={
+            "accuracy before": mean(rows, "float", "accuracy"),
+            "gained in the last quarter of training": mean(rows, "float", "last_quarter"),
+        },
     )
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from netwright.claims.beds.pruning import CONVERGED, SETTING, prune_arm, pruned
+from netwright.claims.beds.pruning import CONVERGED, FULL, SETTING, bed_of, prune_arm, pruned
 from netwright.claims.record import Claim, Measured, Scale
 from netwright.claims.rule import Part, Rule
-from netwright.claims.statistics import differences, mean
+from netwright.claims.statistics import arms_of, differences
 
 RATIO = 0.5
 CLAIM = Claim(
@@ -17,6 +17,7 @@ CLAIM = Claim(
         "little (arXiv 1801.10447)"
     ),
     setting=SETTING.format(percent=50),
+    full=FULL,
     rule=Rule(
         holds=tuple(
             Part(f"accuracy: random less {other}", "at least", -0.005) for other in ("taylor", "magnitude")
@@ -24,26 +25,26 @@ CLAIM = Claim(
         bed=CONVERGED,
     ),
 )
-OTHERS = ("taylor", "magnitude", "same shape from scratch", "unpruned")
+OTHERS = ("taylor", "magnitude", "unpruned")
 
 
 def measure(scale: Scale) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for seed in scale.seeds:
         arms = {name: prune_arm(name, RATIO, seed) for name in ("random", "taylor", "magnitude")}
-        rows += pruned(arms, seed, scale.device, scratch_of="random")[0]
+        rows += pruned(arms, seed, scale, scratch_of="random")[0]
     return rows
 
 
 def judge(rows: list[dict[str, Any]]) -> Measured:
-    gains = differences(rows, "random", OTHERS, ("accuracy",))
+    scratch = [arm for arm in arms_of(rows) if arm == "same shape from scratch"]  # at full scale
+    gains = differences(rows, "random", (*OTHERS, *scratch), ("accuracy",))
     say = lambda name: f"{100 * gains[f'accuracy: random less {name}']['mean']:+.2f}"
     return Measured(
         summary=(
-            f"with 50 % of the operations gone and 2 epochs of fine-tuning, random is {say('taylor')} points from "
-            f"Taylor, {say('magnitude')} from magnitude and {say('same shape from scratch')} from the same shape "
-            f"trained from scratch"
+            f"with 50 % of the operations gone and half an epoch of fine-tuning, random is {say('taylor')} points from "
+            f"Taylor, {say('magnitude')} from magnitude and {say('unpruned')} from the unpruned network"
         ),
         figures=gains,
-        bed={"accuracy before": mean(rows, "unpruned", "accuracy")},
+        bed=bed_of(rows),
     )
