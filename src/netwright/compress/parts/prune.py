@@ -16,7 +16,7 @@ from netwright.core.budget import Budget, Meter
 from netwright.core.errors import BadInput, NotApplicable
 from netwright.core.fit import Fit
 from netwright.core.graph import Dependencies, dependencies, prune, trace
-from netwright.core.graph.importance import Scores, at_random, magnitude, taylor
+from netwright.core.graph.importance import Scores, at_random, filters, magnitude, taylor
 from netwright.core.network import clone
 from netwright.core.task import Task
 
@@ -28,7 +28,7 @@ class Prune:
     """Remove the least important units, then fine-tune what is left.
 
     importance: 'taylor' (squared first-order change of the loss, on `samples` training examples), 'magnitude' (L1
-    norm of a unit's weights) or 'random' (the control).
+    norm of a unit's weights), 'filters' (of those weights alone that make the unit) or 'random' (the control).
     ratio: share of `of` ('macs', 'parameters' or 'units') to be removed; 0.5 halves it. Reached as nearly as
     `least` and `round_to` allow. steps: score, prune and fine-tune so many times, each time a part of the way.
     scope: 'global' compares units of all layers, 'layer' removes the same share of each.
@@ -42,13 +42,13 @@ class Prune:
 
     Where we differ from the papers: a unit is everything that depends on it (residual channels are one unit),
     its score is taken over all its weights that make or read it (magnitude) or over a gate on it (Taylor); the
-    filter paper scores the making weights only. Global scores are divided by the mean of their group, so that
+    filter paper's own score is 'filters'. Global scores are divided by the mean of their group, so that
     layers of different scale compare. Taylor scores are taken in evaluation mode, once per step, not while
     training goes on, and over batches of 16: in a trained network the mean gradient of a large batch vanishes and
     says little of single units.
     """
 
-    importance: Literal["taylor", "magnitude", "random"] = "taylor"
+    importance: Literal["taylor", "magnitude", "filters", "random"] = "taylor"
     scope: Scope = "global"
     ratio: float = 0.5
     of: Measure = "macs"
@@ -85,12 +85,16 @@ class Prune:
             raise BadInput(f"a pruning ratio lies between 0 and 1, not {self.ratio}")
         if self.steps < 1 or self.round_to < 1 or not 0 <= self.least < 1:
             raise BadInput("pruning needs steps >= 1, round_to >= 1 and least in [0, 1)")
-        if self.importance not in ("taylor", "magnitude", "random"):
-            raise BadInput(f"no importance named '{self.importance}'; use taylor, magnitude or random")
+        if self.importance not in ("taylor", "magnitude", "filters", "random"):
+            raise BadInput(
+                f"no importance named '{self.importance}'; use taylor, magnitude, filters or random"
+            )
 
     def _scores(self, network: nn.Module, found: Dependencies, task: Task, meter: Meter) -> Scores:
         if self.importance == "magnitude":
             return magnitude(network, found.groups)
+        if self.importance == "filters":
+            return filters(network, found.groups)
         if self.importance == "random":
             return at_random(found.groups, self.seed)
         return taylor(network, found.groups, task, self.samples, _SCORE_BATCH, self.seed, meter)

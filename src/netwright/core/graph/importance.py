@@ -34,6 +34,18 @@ def magnitude(network: nn.Module, groups: Sequence[Group]) -> Scores:
     }
 
 
+def filters(network: nn.Module, groups: Sequence[Group]) -> Scores:
+    """L1 norm of the weights that make a unit, not of those that read it (arXiv 1608.08710); (size,) per group."""
+    tensors = {n: p.detach() for n, p in network.named_parameters() if p.dim() > 1}
+    scores = magnitude(network, groups)
+    for group in groups:
+        making = [part for part in group.slices if part.parameter in tensors and not part.reads]
+        if making:
+            norms = [_per_unit(tensors[part.parameter].abs(), part.axis, part.index) for part in making]
+            scores[group.name] = torch.stack(norms).sum(0)
+    return scores
+
+
 def taylor(
     network: nn.Module, groups: Sequence[Group], task: Task, samples: int, size: int, seed: int, meter: Meter
 ) -> Scores:

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from netwright.core import progress
 from netwright.core.budget import in_time
 from netwright.core.errors import BadInput, NotApplicable
+from netwright.core.finding import Found
 from netwright.core.network import as_tuple, call, device_of, evaluating, move
 from netwright.core.plural import number_of
 from netwright.core.split import LoaderSplit, Split, first, take
 from netwright.core.taps import watching
 from netwright.inspect.cka.hsic import Exact, Minibatch
-from netwright.inspect.parts.finding import Found
 from netwright.inspect.parts.units import Layer, layers
 
 EXACT_LIMIT = 1024

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from netwright.core import progress
 from netwright.core.budget import in_time
 from netwright.core.errors import BadInput, NotApplicable
+from netwright.core.finding import Found
 from netwright.core.network import as_tuple, call, device_of, evaluating, move
 from netwright.core.split import Split, first, take
 from netwright.core.taps import leaves_that_run, watching
@@ -27,7 +28,6 @@ from netwright.inspect.convergent_learning.alignment import (
     strengths,
 )  # fmt: skip
 from netwright.inspect.convergent_learning.information import binned, mutual_information
-from netwright.inspect.parts.finding import Found
 from netwright.inspect.parts.moments import Moments, correlation
 from netwright.inspect.parts.units import ACTIVATIONS, Layer, layers, per_unit
 

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from netwright.core import progress
 from netwright.core.budget import in_time, time_left
 from netwright.core.errors import NotApplicable
+from netwright.core.finding import Found
 from netwright.core.measure.cost import macs
 from netwright.core.network import as_tuple, call, device_of, evaluating, move, parameter_count
 from netwright.core.plural import number_of
 from netwright.core.split import Split, first, take
 from netwright.core.taps import watching
-from netwright.inspect.parts.finding import Found
 from netwright.inspect.parts.moments import Moments
 from netwright.inspect.parts.units import Layer, layers, per_unit
 from netwright.inspect.profile.weights import weight_figures

@@ -31,8 +31,8 @@ class Rethink:
     floor(epochs * MACs of the large / MACs of the small). Milestones are fractions of the run, so they move with
     its length. All parameters are drawn anew by their modules' own initialisers, and batch statistics start anew.
     Defaults are the paper's for CIFAR; the budget may end the training earlier, the schedule squeezed into it.
-    Where we differ: shapes come from `Prune` by magnitude (its units are what depends on each other); Network
-    Slimming, masks of single weights and the lottery arm are not built yet.
+    Where we differ: shapes come from `Prune` by the L1 norms of filters (its units are what depends on each other).
+    Network Slimming, masks of single weights and lottery tickets: `Referee`.
     """
 
     ratio: float = 0.5
@@ -57,7 +57,7 @@ class Rethink:
 
     def new_network(self, network: nn.Module, task: Task) -> nn.Module:
         """The pruned shape with new weights."""
-        shape = Prune(importance="magnitude", scope=self.scope, ratio=self.ratio, epochs=0)
+        shape = Prune(importance="filters", scope=self.scope, ratio=self.ratio, epochs=0)
         return reinitialised(shape(network, task, Budget()), self.seed)
 
     def length(self, large: nn.Module, small: nn.Module, task: Task) -> float:
@@ -67,5 +67,10 @@ class Rethink:
         if self.training != "scratch-B":
             raise BadInput(f"no training named '{self.training}'; use scratch-E or scratch-B")
         example = task.example()
-        ratio = cost(large, example).macs / max(1, cost(small, example).macs)
-        return max(self.epochs, self.epochs * ratio // 1)
+        return longer(self.epochs, cost(large, example).macs, cost(small, example).macs)
+
+
+def longer(epochs: float, large: float, small: float) -> float:
+    """Scratch-B: epochs in which the small network spends the multiply-accumulates that the large one spent in
+    `epochs`. large, small: those of one example."""
+    return max(epochs, epochs * large / max(1, small) // 1)
