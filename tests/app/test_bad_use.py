@@ -132,7 +132,7 @@ def test_an_analysis_of_data_asks_for_a_task(refused, run, networks, method):
         ("taylor-pruning", "ratio=abc", "the setting 'ratio' must be a number, got 'abc'"),
         ("taylor-pruning", "ratio=true", "'ratio' must be a number, got True"),
         ("taylor-pruning", "steps=2.5", "'steps' must be a whole number, got 2.5"),
-        ("taylor-pruning", "importance=best", "'importance' must be one of taylor, magnitude, random, got 'best'"),
+        ("taylor-pruning", "scope=best", "'scope' must be one of global, layer, got 'best'"),
         ("taylor-pruning", "seed=-1", "'seed' must be from 0 to 2147483647, got -1"),
         ("taylor-pruning", "seed=x", "'seed' must be from 0 to 2147483647, got 'x'"),
         ("static-int8", "reduce_range=1", "'reduce_range' must be true or false, got 1"),

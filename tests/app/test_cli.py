@@ -1,7 +1,6 @@
 """The command line from outside: what people type, what they get, and how fast it answers."""
 
 import json
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -108,27 +107,6 @@ def test_bad_use_is_one_line_and_exit_code_2(words, said, tmp_path):
 def test_data_and_models_are_listed():
     assert {"digits"} <= {row["name"] for row in json.loads(run("data", "--json").stdout)}
     assert "resnet" in run("models").stdout.split()
-
-
-def test_new_method_lays_out_files_that_import(tmp_path):
-    source = tmp_path / "src" / "netwright"
-    source.mkdir(parents=True)
-    shutil.copy(ROOT / "src" / "netwright" / "catalogue.toml", source)
-    done = run("new-method", "my-idea", "--goal", "inspect", "--root", tmp_path)
-    assert done.returncode == 0, done.stderr
-    paths = [Path(line) for line in done.stdout.split()]
-    assert [p.name for p in paths] == ["my_idea.py", "test_my_idea.py", "my_idea.py", "catalogue.toml"]
-    for path in paths[:3]:
-        compile(path.read_text(), str(path), "exec")
-    namespace = {}
-    exec(compile(paths[0].read_text(), "my_idea", "exec"), namespace)  # its imports exist
-    assert namespace["MyIdea"]().seed == 0
-    assert 'slug = "my-idea"' in (source / "catalogue.toml").read_text()
-    assert "exists already" in error_of(run("new-method", "my-idea", "--goal", "inspect", "--root", tmp_path))
-    assert "kebab" in error_of(run("new-method", "My_Idea", "--goal", "inspect", "--root", tmp_path))
-    assert "Did you mean 'inspect'" in error_of(
-        run("new-method", "x", "--goal", "inspec", "--root", tmp_path)
-    )
 
 
 def test_the_answer_no_is_exit_code_1(tmp_path):

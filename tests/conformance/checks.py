@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tests.conformance.cases import SETTINGS
+from tests.conformance.cases import small
 from tests.conformance.networks import CLASSES, slow_subject, subject
 from torch import Tensor, nn
 
@@ -31,7 +31,7 @@ TINY = Budget(epochs=1, target=Target(smaller=1.5))
 
 
 def built(row: Method) -> Any:
-    return row.build(**SETTINGS.get(row.slug, {}))
+    return row.build(**small(row.slug))
 
 
 def outputs(network: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
-from tests.conformance.cases import ESTIMATORS
+from tests.conformance.cases import of_domain
 from tests.conformance.checks import built, twice
 from tests.conformance.networks import subject
 
@@ -85,10 +85,8 @@ def model(row: Method, folder: Path) -> None:
 
 
 def estimator(row: Method) -> None:
-    package = next((p for p in ESTIMATORS if row.path.startswith(f"{p}.")), None)
-    assert package, f"say in tests/conformance/cases.py what an estimator of {row.path} is fitted on"
-    data, asked = ESTIMATORS[package]
-    x = data()
+    domain = of_domain(row)
+    x, asked = domain.data(), domain.asked
     method = built(row)
     same = clone(method)
     assert same.get_params() == method.get_params()

@@ -46,3 +46,14 @@ def test_a_command_of_the_docs_is_one_that_is_taken(command):
     known = typer.main.get_command(cli.app).commands
     assert name in known, f"there is no command '{name}'"
     known[name].make_context(name, words)  # complains of options and arguments that it does not know
+
+
+def test_the_files_that_the_contributors_pages_name_are_there():
+    source = ROOT / "src" / "netwright"
+    for page in ("architecture.md", "adding-a-method.md"):
+        text = (ROOT / "docs" / page).read_text()
+        named = set(re.findall(r"`((?:core|app|data|claims|compress|search|tests)/[\w/]+(?:\.py)?/?)`", text))
+        for name in named:
+            home = ROOT if name.startswith("tests/") else source
+            assert (home / name).exists(), f"{page} names {name}"
+        assert len(named) > 3

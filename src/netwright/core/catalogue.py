@@ -1,4 +1,4 @@
-"""The one list of every method, read from catalogue.toml. Reading it imports no method and no torch."""
+"""The one list of every method, read from catalogue/<goal>.toml. Reading it imports no method and no torch."""
 
 from __future__ import annotations
 
@@ -22,9 +22,11 @@ CONTRACTS = (
 
 @dataclass(frozen=True)
 class Method:
-    """One row. `path` is 'package.module:Class'; `settings` are the fields that this row sets.
+    """One row of catalogue/<goal>.toml, a `[[method]]` there. `path` is 'package.module:Class'; `settings` are the
+    fields that this row sets.
 
-    paper: title; venue: arXiv id or where it appeared. needs: extras. serves: what it works on, in words.
+    slug: that of its specification, in kebab case. summary: one sentence for a person who chooses. paper: title; venue:
+    arXiv id or where it appeared. needs: extras. serves: what it works on, in words.
     improve: its place in the order in which `netwright improve` tries methods by default; 0: it does not.
     trains: whether it spends its budget on training (one that does not is done in moments).
     at_zero: of a method with a strength, the one that it becomes without any (default: no change at all).
@@ -60,11 +62,15 @@ class Method:
 
 @cache
 def methods() -> dict[str, Method]:
-    """All methods by slug, in the order of the file."""
-    text = files("netwright").joinpath("catalogue.toml").read_text(encoding="utf-8")
-    rows = tomllib.loads(text).get("method", [])
-    listed = [Method(**{**row, "needs": tuple(row.get("needs", ()))}) for row in rows]
+    """All methods by slug: goal by goal, in the order of the files."""
+    listed = [row for goal in GOALS for row in _rows(goal)]
     return {m.slug: m for m in listed}
+
+
+def _rows(goal: str) -> list[Method]:
+    text = files("netwright").joinpath("catalogue", f"{goal}.toml").read_text(encoding="utf-8")
+    rows = tomllib.loads(text).get("method", [])
+    return [Method(goal=goal, **{**row, "needs": tuple(row.get("needs", ()))}) for row in rows]
 
 
 def method(slug: str) -> Method:

@@ -11,6 +11,7 @@ import importlib
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
+from netwright.core import catalogue
 from netwright.core.errors import UnknownName
 
 if TYPE_CHECKING:
@@ -24,20 +25,20 @@ _HOMES = {
     "vit": "netwright.models.vit:ViT",
     "lstm": "netwright.models.lstm:LSTM",
     "text-transformer": "netwright.models.text_transformer:TextTransformer",
-    "van": "netwright.models.van:VAN",
 }
 
 
 def names() -> tuple[str, ...]:
-    """What `build` knows."""
-    return tuple(_HOMES)
+    """What `build` knows: those above, and the architectures of papers."""
+    return (*_HOMES, *(row.slug for row in catalogue.of_goal("models")))
 
 
 def recipe(name: str) -> type:
     """The Model of this name (its fields are the configuration)."""
-    if name not in _HOMES:
-        raise UnknownName("model", name, _HOMES, "`netwright models` lists them.")
-    module, _, kind = _HOMES[name].partition(":")
+    homes = _HOMES | {row.slug: row.path for row in catalogue.of_goal("models")}
+    if name not in homes:
+        raise UnknownName("model", name, homes, "`netwright models` lists them.")
+    module, _, kind = homes[name].partition(":")
     return getattr(importlib.import_module(module), kind)
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tests.conformance.cases import small
 from torch import Tensor, nn
 
 from netwright.core import catalogue
@@ -24,9 +25,6 @@ from netwright.core.network import seeded
 from netwright.core.split import Normalise
 from netwright.core.task import Task
 from netwright.models import build
-
-# what keeps a search to seconds
-SETTINGS = {"linas-pruning": {"population": 4, "measurements": 8, "evaluations": 100}}
 
 WITH_TORCH = """
 import sys, torch
@@ -79,7 +77,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, t
             if method.trains and name != "cnn":
                 continue  # a smaller network of the same operators
             try:
-                made = method.build(**SETTINGS.get(method.slug, {}))(network, task, Budget(epochs=1))
+                made = method.build(**small(method.slug))(network, task, Budget(epochs=1))
             except NotApplicable:
                 continue
             stem = f"{method.slug}.{name}"

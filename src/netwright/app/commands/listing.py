@@ -86,7 +86,7 @@ def models(json_: Json = False) -> None:
 
 def new_method(
     slug: Annotated[str, typer.Argument(help="In kebab case.")],
-    goal: Annotated[str, typer.Option("--goal", help="compress, inspect, explain, ...")],
+    goal: Annotated[str, typer.Option("--goal", help="compress, inspect, ..., domains/wireless.")],
     root: Annotated[Path, typer.Option(help="Root of the checkout.")] = Path("."),
 ) -> None:
     """Lay out the four files of a new method: module, catalogue row, test, claim."""
