@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,16 @@ from netwright.core.errors import NotApplicable
 from netwright.core.files.checkpoint import atomic
 from netwright.core.files.export import export
 from netwright.core.files.facts import signature_for
+from netwright.core.files.load import load
+from netwright.core.files.proof import TOLERANCE
 from netwright.core.measure.cost import cost, latency
-from netwright.core.metrics import outputs_of_file, score
+from netwright.core.metrics import outputs_of, outputs_of_file, score
+from netwright.core.plural import number_of
 from netwright.core.signature import Signature
 from netwright.core.split import take
 from netwright.core.study.study import Study
 from netwright.core.task import Task
+from netwright.core.weights.packed import Packed
 
 Row = dict[str, Any]
 MODEL, PROGRAM = "model.onnx", "model.pt2"
@@ -69,20 +74,40 @@ def program(
     network: nn.Module, given: nn.Module, task: Task, out: Path, clock: Clock
 ) -> tuple[float, tuple[str, ...]]:
     """Write the network as .pt2, once the figures are known, if there is time and the network allows it: how far its
-    outputs are from the network's, and a note where there is no such file."""
+    outputs are from the network's, and a note where there is no such file, or where it rounds otherwise."""
     try:
         with cut_off(clock.last - clock.closing / 2):
-            return _export(network, task, out / PROGRAM, signature_for(given, task)), ()
+            error = _export(network, task, out / PROGRAM, signature_for(given, task))
     except TimeUp:
         return 0.0, (
             f"{PROGRAM} was not written: {_LATE}; a larger --budget writes it, or netwright's export",
         )
     except NotApplicable as reason:
         return 0.0, (f"{PROGRAM} was not written: {reason}",)
+    if any(isinstance(module, Packed) for module in network.modules()):
+        with suppress(TimeUp), cut_off(clock.last - clock.closing / 2):
+            return error, _apart(out, task)
+    return error, ()
 
 
 def _export(network: nn.Module, task: Task, path: Path, signature: Signature) -> float:
     return export(network, task.raw().example(2), path, task.front, signature=signature).max_error
+
+
+def _apart(out: Path, task: Task) -> tuple[str, ...]:
+    """On how many validation examples the two files of an 8-bit network differ; nothing where on none."""
+    rows = take(task.raw().val, _PROBE)
+    there, _ = outputs_of_file(out / MODEL, rows)
+    here, _ = outputs_of(load(out / PROGRAM), rows)
+    error = (here - there).abs().flatten(1).amax(1) / there.abs().amax()
+    apart = int((error > TOLERANCE).sum())
+    if not apart:
+        return ()
+    return (
+        f"{PROGRAM} and {MODEL} differ on {apart} of {number_of(len(error), 'validation example')}, by up to "
+        f"{float(error.max()):.1g} of the largest output: a value between two steps of 8 bits is rounded up by the "
+        "one and down by the other",
+    )
 
 
 def tested(

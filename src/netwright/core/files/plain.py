@@ -2,7 +2,7 @@
 
 8-bit layers are traced with operators that ONNX has counterparts of (core/weights/packed.py); a file of them opens
 only where the module that registers them is imported. Here they become the arithmetic that they stand for, on the
-same int8 weights: the outputs are equal to the bit.
+same int8 weights: whole stretches in integers, as ONNX Runtime runs them (core/files/int8_arithmetic.py).
 """
 
 from __future__ import annotations
@@ -14,15 +14,12 @@ import torch
 from torch import Tensor
 
 from netwright.core.errors import NotApplicable
+from netwright.core.files.int8_arithmetic import integer_layers, rounded
 from netwright.core.quiet import quiet
 from netwright.core.weights import packed
 
 # namespaces of operators that `import torch` registers
 _OWN = {"aten", "prim", "prims", "higher_order"}
-
-
-def _rounded(x: Tensor, scale: float, zero: int, low: int, high: int, dtype: torch.dtype) -> Tensor:
-    return torch.clamp(torch.round(x * (1.0 / scale)) + zero, low, high).to(dtype)
 
 
 def _value(
@@ -43,7 +40,7 @@ def _values(
 
 _int8 = torch.ops.quantized_decomposed
 _TABLE: dict[Any, Callable[..., Any]] = {
-    _int8.quantize_per_tensor.default: _rounded,
+    _int8.quantize_per_tensor.default: rounded,
     _int8.dequantize_per_tensor.default: _value,
     _int8.dequantize_per_channel.default: _values,
     torch.ops.netwright.dynamic_linear.default: packed.dynamic_arithmetic,
@@ -51,13 +48,14 @@ _TABLE: dict[Any, Callable[..., Any]] = {
 
 
 def plain(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
-    """The same program without operators that `import torch` does not register.
+    """The same program without operators that `import torch` does not register. The given one is used up.
 
     One without any is returned as it is. NotApplicable, with its name, where an operator of somebody else's is left.
     """
     found = _foreign(program)
     if any(operator in _TABLE for operator in found):
         with quiet():
+            integer_layers(program)
             program = program.run_decompositions(_TABLE)
         found = _foreign(program)
     if found:
