@@ -28,8 +28,7 @@ def load(seed: int = 0, limit: int | None = None) -> Task:
 
     The official splits: 6,920 train, 872 validation, 1,821 test. Longer sentences are cut.
     """
-    paths = require(source("sst2"))
-    parts = [_read(path) for path in paths]
+    parts = sentences()
     ids = vocabulary([words for words, _ in parts[0]])
     arrays = [(encode([words for words, _ in part], ids), _labels(part)) for part in parts]
     kept = cut(torch.arange(len(arrays[0][1])), seed, limit)
@@ -38,6 +37,11 @@ def load(seed: int = 0, limit: int | None = None) -> Task:
     count = len(arrays[2][1])
     note = "" if count == 1821 else f"{count:,} of 1,821 test sentences"
     return Task("sst2", "classification", *splits, 2, ("bad", "good"), "tokens", note=note)
+
+
+def sentences() -> list[list[tuple[list[str], int]]]:
+    """The official splits (train, validation, test): words and label of every sentence."""
+    return [_read(path) for path in require(source("sst2"))]
 
 
 def vocabulary(sentences: list[list[str]]) -> dict[str, int]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from netwright.adapt.lst.side_blocks import anatomy, blocks_of, cut, narrow_blank, top, width_of
+from netwright.adapt.lst.side_blocks import narrow, private, top
+from netwright.adapt.lst.stack import Stack, first, stack_of
 from netwright.core import progress
 from netwright.core.budget import Budget
 from netwright.core.errors import NotApplicable
@@ -30,57 +32,70 @@ class LST:
     outputs than the network, its last linear layer is replaced and trained too.
 
     Side blocks are narrow copies of the backbone's, cut by Fisher importance: squared gradients summed over
-    `fisher_examples` training examples, one at a time.
-    drop: 0-based blocks that get no rung. fit: AdamW 3e-3, batch 100, 20 epochs, linear warm-up.
+    `fisher_examples` training examples, one at a time; the chain of kept units starts at the embedding.
+    drop: 0-based blocks that get no rung. fit: AdamW 3e-3, batch 100, 20 epochs. warmup: steps in which the rate
+    rises to that, at most half of them all.
 
-    Differs from the authors' code: the backbone runs in evaluation mode (no dropout), so that its states repeat;
-    biases are cut with their rows. NotApplicable: no list of known transformer blocks, or a width that the heads
-    cannot share.
+    Serves every network with a list of like blocks that run one after the other on (B, T, d), found by running it;
+    NotApplicable where there is none, where the blocks read another stack's states (an encoder-decoder), or where no
+    narrow copy of them runs.
+
+    Differs from the authors' code: the backbone runs in evaluation mode (no dropout), so that its states repeat; the
+    rate falls by a cosine, not linearly; where positions are rotary, side blocks have fewer heads instead of narrower
+    ones; biases are cut with their rows.
     """
 
     reduction: int = 8
     temperature: float = 0.1
     drop: tuple[int, ...] = ()
     fisher_examples: int = 1024
-    fit: Fit = Fit(epochs=20, lr=3e-3, batch_size=100, warmup=1.0, weight_decay=0.0)  # noqa: RUF009  frozen
+    fit: Fit = Fit(epochs=20, lr=3e-3, batch_size=100, weight_decay=0.0)  # noqa: RUF009  frozen
+    warmup: int = 500
     seed: int = 0
 
     def __call__(self, network: nn.Module, task: Task, budget: Budget) -> nn.Module:
         meter = budget.start()
         ladder = self.attach(network, task)
         meter.spend(samples=min(self.fisher_examples, len(task.train)))
-        replace(self.fit, seed=self.seed)(ladder, task, meter=meter)
+        self.schedule(len(task.train))(ladder, task, meter=meter)
         return ladder
+
+    def schedule(self, examples: int) -> Fit:
+        """The training of the ladder on so many examples: warm-up steps as the epochs in which `Fit` counts."""
+        per_epoch = math.ceil(examples / self.fit.batch_size)
+        return replace(self.fit, seed=self.seed, warmup=min(self.warmup / per_epoch, self.fit.epochs / 2))
 
     def attach(self, network: nn.Module, task: Task) -> Ladder:
         """The network with its ladder, before training."""
         backbone = clone(network).requires_grad_(False).eval()
-        name, blocks = blocks_of(backbone)
-        bad = [i for i in self.drop if not 0 <= i < len(blocks) - 1]
+        stack = stack_of(backbone, task.example(2))
+        bad = [i for i in self.drop if not 0 <= i < len(stack.blocks) - 1]
         if bad:
             raise NotApplicable(
-                f"blocks {bad} cannot be dropped: there are {len(blocks)}, and the last one stays"
+                f"blocks {bad} cannot be dropped: there are {len(stack.blocks)}, and the last one stays"
+            )
+        if self.reduction < 1 or stack.width % self.reduction:
+            raise NotApplicable(
+                f"hidden states of width {stack.width} cannot be {self.reduction} times narrower"
             )
         with seeded(self.seed):
             head = self._new_head(backbone, task)
-            importance = fisher(backbone, blocks, task, self.fisher_examples)
-            rungs = self._rungs(blocks, importance)
-        container = backbone.get_submodule(name)
+            rungs = self._rungs(stack, *fisher(backbone, stack, task, self.fisher_examples))
+        container = backbone.get_submodule(stack.name)
         for i, rung in enumerate(rungs):
             container[i] = rung
         return Ladder(backbone, head).to(device_of(network))
 
-    def _rungs(self, blocks: list[nn.Module], importance: list[dict[str, Tensor]]) -> list[Rung]:
-        width = width_of(blocks[0])
-        side = width // self.reduction
-        columns = top(embedding_scores(blocks[0], importance[0]), side)
+    def _rungs(self, stack: Stack, importance: list[dict[str, Tensor]], entry: Tensor) -> list[Rung]:
+        """importance: per block, by parameter name. entry: of the hidden units (d,) that enter the first block."""
+        side, last = stack.width // self.reduction, len(stack.blocks) - 1
+        columns = top(entry, side)
         rungs = []
-        for i, block in enumerate(blocks):
-            narrow = None
+        for i, (block, given) in enumerate(zip(stack.blocks, stack.calls, strict=True)):
+            thin = None
             if i not in self.drop:
-                narrow = narrow_blank(block, self.reduction)
-                columns = cut(block, narrow, importance[i], columns)
-            rungs.append(Rung(block, narrow, width, side, self.temperature, i == 0, i == len(blocks) - 1))
+                thin, columns = narrow(block, given, self.reduction, importance[i], columns)
+            rungs.append(Rung(block, thin, stack.width, side, self.temperature, i == 0, i == last))
         return rungs
 
     def _new_head(self, backbone: nn.Module, task: Task) -> nn.Module | None:
@@ -121,15 +136,24 @@ class Rung(nn.Module):
         if self.gate is not None:
             nn.init.zeros_(self.gate)
 
+    def __getattr__(self, name: str) -> Any:
+        """What a network asks of its blocks, the kind of their attention say, the block answers."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("block"), name)
+
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Any:
         hidden = x[..., : self.width].detach()
-        state = self.enter(hidden) if self.enter is not None else x[..., self.width :]
+        # a copy: a view would keep the wide tensor in memory until the backward pass
+        state = self.enter(hidden) if self.enter is not None else x[..., self.width :].contiguous()
         output = self.block(hidden, *args, **kwargs)
-        hidden = output[0] if isinstance(output, tuple) else output
+        hidden = first(output)
         if self.side is not None:
             g = torch.sigmoid(self.gate / self.temperature)
-            state = self.side(g * state + (1 - g) * self.down(hidden), *args, **kwargs)
-            state = state[0] if isinstance(state, tuple) else state
+            down = self.down(hidden)
+            mixed = down + g * (state - down)  # g s + (1 - g) D h, with one tensor less to keep
+            state = first(self.side(mixed, *private(args), **private(kwargs)))
         result = self.up(state) if self.up is not None else torch.cat([hidden, state], -1)
         return (result, *output[1:]) if isinstance(output, tuple) else result
 
@@ -158,33 +182,34 @@ class Ladder(nn.Module):
         return self
 
 
-def fisher(network: nn.Module, blocks: list[nn.Module], task: Task, count: int) -> list[dict[str, Tensor]]:
-    """Squared gradients of the loss, summed over examples taken one at a time: per block, by parameter name."""
-    probe_network = clone(network)
-    probes = blocks_of(probe_network)[1]
-    wanted = [p.requires_grad_(True) for block in probes for p in block.parameters()]
+def fisher(
+    network: nn.Module, stack: Stack, task: Task, count: int
+) -> tuple[list[dict[str, Tensor]], Tensor]:
+    """Squared gradients of the loss, summed over examples taken one at a time: per block, by parameter name; and of
+    each hidden unit (d,) where the chain begins, in the embedding, or where there is none in what reads it."""
+    probe = clone(network)
+    blocks = list(probe.get_submodule(stack.name).children())
+    wanted = [p for block in blocks for p in block.parameters()]
+    if stack.embedding is not None:
+        wanted.append(probe.get_parameter(stack.embedding[0]))
+    for parameter in wanted:
+        parameter.requires_grad_(True)
     device = device_of(network)
     sums = [torch.zeros_like(p) for p in wanted]
     examples = take(task.train, count, seed=0)
-    with evaluating(probe_network):
+    with evaluating(probe):
         for done, (inputs, targets) in enumerate(examples.batches(1)):
-            loss = task.loss(call(probe_network, move(inputs, device)), targets.to(device))
-            for total, gradient in zip(sums, torch.autograd.grad(loss, wanted), strict=True):
-                total += gradient.square()
+            loss = task.loss(call(probe, move(inputs, device)), targets.to(device))
+            for total, gradient in zip(
+                sums, torch.autograd.grad(loss, wanted, allow_unused=True), strict=True
+            ):
+                if gradient is not None:
+                    total += gradient.square()
             if done % 32 == 0:
                 progress.step(done, len(examples), "Fisher importance")
     named = iter(sums)
-    return [{name: next(named) for name, _ in block.named_parameters()} for block in probes]
-
-
-def embedding_scores(block: nn.Module, importance: dict[str, Tensor]) -> Tensor:
-    """Importance of each hidden unit (d,) where the chain begins: as the first block's attention reads it.
-
-    The authors chain from the embedding's rows; an embedding need not be a matrix here (patches, positions), so
-    the columns of what reads it stand in.
-    """
-    names = anatomy(block).qkv
-    readers = [
-        v for k, v in importance.items() if v.dim() == 2 and k.startswith(names) and "out_proj" not in k
-    ]
-    return torch.stack([v.sum(0) for v in readers]).sum(0)
+    importance = [{name: next(named) for name, _ in block.named_parameters()} for block in blocks]
+    if stack.embedding is None:
+        readers = [v for v in importance[0].values() if v.dim() == 2 and v.shape[1] == stack.width]
+        return importance, torch.stack([v.sum(0) for v in readers]).sum(0)
+    return importance, next(named).movedim(stack.embedding[1], 0).flatten(1).sum(1)
