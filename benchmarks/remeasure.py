@@ -1,8 +1,8 @@
 """Measure the files that `netwright improve` wrote again, from the files alone: python benchmarks/remeasure.py DIR
 
-Accuracy of original.onnx and model.onnx on the test split and their latency (ONNX Runtime, one thread, batch 1,
-timed in turn) come from this script's own loops, not from the code that wrote result.json. Exit code 0 when
-the improved file is as fast, small and accurate as was asked, 1 when not.
+Accuracy of original.onnx and model.onnx on the test split and their latency (ONNX Runtime, timed in turn, with the
+batch and the threads that result.json names) come from this script's own loops, not from the code that wrote
+result.json. Exit code 0 when the improved file is as fast, small and accurate as was asked, 1 when not.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ import onnxruntime as ort
 from netwright.data import task as open_task
 
 
-def session(path: Path) -> ort.InferenceSession:
+def session(path: Path, threads: int) -> ort.InferenceSession:
     options = ort.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
@@ -50,18 +50,26 @@ def main(folder: Path) -> int:
     result = json.loads((folder / "result.json").read_text())
     task = open_task(result["task"], seed=result["seed"], **result["task_options"]).raw()
     files = [folder / "original.onnx", folder / "model.onnx"]
-    runs = [session(path) for path in files]
+    used = result.get("deployment", {"batch": 1, "threads": 1})
+    runs = [session(path, used["threads"]) for path in files]
     scores = [accuracy(run, task.test) for run in runs]
-    times = milliseconds(runs, next(iter(task.test.batches(1)))[0].numpy().astype(np.float32))
+    times = milliseconds(runs, next(iter(task.test.batches(used["batch"])))[0].numpy().astype(np.float32))
     ratio = statistics.median(a / b for a, b in zip(*times, strict=True))
     smaller = files[0].stat().st_size / files[1].stat().st_size
     drop = scores[0] - scores[1]
+    threads = "one thread" if used["threads"] == 1 else f"{used['threads']} threads"
+    print(f"ONNX Runtime, {threads}, batch {used['batch']}, in turn:")
     for path, score, kept in zip(files, scores, times, strict=True):
         print(
             f"{path.name:15} {100 * score:6.2f} %   {statistics.median(kept):.4f} ms   {path.stat().st_size:,} bytes"
         )
     print(
         f"re-measured: {ratio:.2f}x faster, {smaller:.2f}x smaller, {100 * drop:+.2f} points lost on {len(task.test)}"
+    )
+    before, after = result["before"], result["after"]
+    print(
+        f"result.json: {1 / after['onnx_ratio']:.2f}x faster, {before['bytes'] / after['bytes']:.2f}x smaller, "
+        f"{100 * (before['accuracy'] - after['accuracy']):+.2f} points lost"
     )
     asked = result["asked"]
     met = (

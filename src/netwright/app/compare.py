@@ -30,6 +30,7 @@ from netwright.app.candidates.run import (
 )
 from netwright.app.candidates.timing import time_candidates
 from netwright.app.clock import Clock, TimeUp, cut_off
+from netwright.app.deployment import Deployment, check_threads
 from netwright.app.feeding.opening import as_the_network_wants
 from netwright.app.feeding.seen import Seen, look
 from netwright.app.report import table
@@ -38,7 +39,7 @@ from netwright.app.report.standings import Standings
 from netwright.app.screen import View
 from netwright.core.budget import Budget, within
 from netwright.core.errors import BadInput
-from netwright.core.network import fingerprint
+from netwright.core.network import device_named, fingerprint
 from netwright.core.plural import number_of
 from netwright.core.study.processes import Processes, Runner
 from netwright.core.study.study import Limits, Listener, Study, Trial, done
@@ -67,6 +68,9 @@ def compare(
     seen: Seen | None = None,
     clock: Clock | None = None,
     as_it_is: bool = False,
+    batch: int = 1,
+    threads: int = 1,
+    device: str = "cpu",
     quiet: bool = False,
 ) -> Comparison:
     """Try the methods of a goal on a network, each in a worker process of its own.
@@ -84,11 +88,13 @@ def compare(
     known of these rows (app/feeding/seen.py), default: they are looked at, for a network that the user gave. clock:
     one that runs already, such as that of a command that has opened the network; default one for the budget's
     seconds, started now. as_it_is: feed the network as the task has the data, without a look at other ways; otherwise
-    one that seems to be fed wrongly is BadInput, or repaired.
+    one that seems to be fed wrongly is BadInput, or repaired. batch, threads: how the network will be used; latency
+    is measured so, for goals that give networks. device: where what trains does so.
     """
     budget = budget or Budget()
     clock = clock or Clock(budget.seconds)
-    where = open_runner(runner)
+    where = open_runner(runner, device)
+    deployment = deployment_for(goal, batch, threads, device)
     trials = trials_for(goal, methods, None, seed)
     if radius is not None:
         trials = with_radius(trials, goal, radius)
@@ -103,7 +109,9 @@ def compare(
     trials = [dataclasses.replace(trial, budget=each) for trial in trials]
     scratch = tempfile.TemporaryDirectory(prefix="netwright-") if path is None else None
     folder = Path(scratch.name) if scratch is not None else Path(path or ".")
-    study = Study(folder / "study.db", question(goal, network, task, budget, seed))
+    elsewhere = {} if device == "cpu" else {"device": device}
+    about = question(goal, network, task, budget, seed) | deployment.question | elsewhere
+    study = Study(folder / "study.db", about)
     spare, last = 0.0, None if budget.seconds is None else clock.last - _FAREWELL
     if goal in TRANSFORMING:
         rows = study.run(
@@ -124,18 +132,19 @@ def compare(
     view = View(quiet or progress is not None)
     with view.trials(len(trials), clock.end):
         study.run(
-            trials, run_trial, network, task, limits=limits, jobs=jobs, progress=progress or view.trial, runner=where
+            trials, run_trial, network, task, device, limits=limits, jobs=jobs, progress=progress or view.trial,
+            runner=where,
         )  # fmt: skip
     if goal in TRANSFORMING:
         seconds = 2.0 if last is None else min(2.0, 0.2 * (last - time.monotonic()) / len(trials))
         moment = math.inf if last is None else last
         left = None if last is None else 0.8 * (last - time.monotonic())
         with contextlib.suppress(TimeUp), cut_off(moment), within(left):
-            time_candidates(study, task, seconds=seconds)
+            time_candidates(study, task, deployment, seconds=seconds)
         hold_beside(study, task)
     tried = {row["key"] for row in study.rows}
     late = [trial.label for trial in trials if trial.key not in tried]
-    comparison = Comparison(goal, study, task, budget, scratch, known, late)
+    comparison = Comparison(goal, study, task, budget, scratch, known, late, deployment)
     if path is not None:
         write(comparison, folder)
     return comparison
@@ -159,17 +168,33 @@ def with_radius(trials: Sequence[Trial], goal: str, radius: float) -> list[Trial
     return [dataclasses.replace(trial, settings={**trial.settings, RADIUS: radius}) for trial in trials]
 
 
-def open_runner(runner: str | Runner) -> Runner:
-    if not isinstance(runner, str):
-        return runner
-    kind, _, address = runner.partition(":")
-    if kind == "processes":
-        return Processes()
-    if kind == "ray":
-        from netwright.core.study.cluster import Ray
+def deployment_for(goal: str, batch: int, threads: int, device: str = "cpu") -> Deployment:
+    """BadInput where the goal gives no networks, so that nothing is timed or trained, or the machine is too small."""
+    deployment = Deployment(batch, threads)
+    check_threads(deployment)
+    if goal not in TRANSFORMING and not (deployment.usual and device == "cpu"):
+        raise BadInput(f"batch, threads and device are for goals that give networks, not for {goal}")
+    return deployment
 
-        return Ray(address or "local")
-    raise BadInput(f"no runner named '{runner}'; use processes, ray or ray:ADDRESS")
+
+def open_runner(runner: str | Runner, device: str = "cpu") -> Runner:
+    """Where trials run. device: on which of its devices they train; BadInput, before any work, for one that is not
+    there."""
+    if isinstance(runner, str):
+        kind, _, address = runner.partition(":")
+        if kind not in ("processes", "ray"):
+            raise BadInput(f"no runner named '{runner}'; use processes, ray or ray:ADDRESS")
+        if kind == "ray":
+            from netwright.core.study.cluster import Ray
+
+            runner = Ray(address or "local")
+        else:
+            runner = Processes()
+    if device != "cpu":
+        if not isinstance(runner, Processes):
+            raise BadInput("a device is for trials on this machine; on a Ray cluster they run on processors")
+        device_named(device)
+    return runner
 
 
 def question(goal: str, network: nn.Module, task: Task, budget: Budget, seed: int) -> dict[str, str]:

@@ -20,6 +20,7 @@ from netwright.app.candidates.run import ONNX, ORIGINAL, original_trial, run_tri
 from netwright.app.candidates.timing import time_candidates
 from netwright.app.clock import Clock, TimeUp, cut_off
 from netwright.app.compare import open_runner
+from netwright.app.deployment import Deployment, check_threads
 from netwright.app.feeding.opening import Subject, describe, open_subject
 from netwright.app.report import evidence, report, verdict
 from netwright.app.report.document import Asked, Found, document, shown, trial_rows
@@ -51,6 +52,9 @@ def improve(
     seed: int = 0,
     out: str | Path = "netwright-out",
     as_it_is: bool = False,
+    batch: int = 1,
+    threads: int = 1,
+    device: str = "cpu",
     quiet: bool = False,
 ) -> Result:
     """`netwright improve` for Python: any module, any Task (such as `Task.from_loaders`).
@@ -59,13 +63,15 @@ def improve(
     primary metric may be lost (1.0: it does not matter). budget: of everything, opening and report included, in
     seconds, or text such as '5m'; what is the best by then is what comes back. as_it_is: go on with a network that
     seems to be fed wrongly (otherwise BadInput, if no better way to feed it is found).
+    batch, threads: how the network will be used, examples in one call and threads of the processor: latency is
+    measured so. device: where training takes place ('cuda', 'mps', ...); files and latency are of the CPU.
     Progress is shown, as a bar or in lines, unless `quiet`.
     """
     target = Target(2.0 if faster is None and smaller is None else faster, smaller, max_drop)
     seconds = parse_seconds(budget) if isinstance(budget, str) else float(budget)
     return run(
         model, task, target, clock=Clock(seconds), methods=methods, seed=seed, out=Path(out), view=View(quiet),
-        as_it_is=as_it_is,
+        as_it_is=as_it_is, deployment=Deployment(batch, threads), device=device,
     )  # fmt: skip
 
 
@@ -84,14 +90,17 @@ def run(
     trust_pickle: bool = False,
     ray: str | None = None,
     as_it_is: bool = False,
+    deployment: Deployment = Deployment(),  # noqa: B008  frozen
+    device: str = "cpu",
 ) -> Result:
     """The whole story; `improve` and the command line call this."""
     assert clock.seconds is not None
     check_asked(target)
+    check_threads(deployment)
     plan.methods_for(methods)
-    runner = open_runner(f"ray:{ray}" if ray else "processes")
+    runner = open_runner(f"ray:{ray}" if ray else "processes", device)
     name = task if isinstance(task, str) else ""
-    asked = Asked(target, clock.seconds, methods, seed, out, name, task_options or {})
+    asked = Asked(target, clock.seconds, methods, seed, out, name, task_options or {}, deployment, device)
     view.clock = clock
     with clock.command():
         runner.warm()  # it loads torch while we open the network
@@ -106,6 +115,7 @@ def run(
                 state=state,
                 trust_pickle=trust_pickle,
                 as_it_is=as_it_is,
+                device=device,
             )
         return _Job(subject, asked, clock, view, runner).go()
 
@@ -134,7 +144,9 @@ class _Job:
         view = self.view
         view.say(f"Netwright improves a network: {describe(self.subject)}")
         self.subject.warn(view)
-        view.say(f"asked: {report.asked(self.target, self.metric)}, within {self.asked.seconds:.0f} s\n")
+        view.say(
+            f"asked: {report.asked(self.target, self.metric)}, within {self.asked.seconds:.0f} s{self._how()}\n"
+        )
         study = Study(self.out / "study.db", self._question())
         original = self._measure(study)
         rows = self._try(study, original)
@@ -156,11 +168,19 @@ class _Job:
         study.close()
         return result
 
+    def _how(self) -> str:
+        """What is not as usual."""
+        use, device = self.asked.deployment, self.asked.device
+        return ("" if use.usual else f"; latency with {use}") + (
+            "" if device == "cpu" else f"; trained on {device}"
+        )
+
     def _question(self) -> dict[str, str]:
         return {
             "job": "improve", "network": fingerprint(self.network), "task": self.task.fingerprint(),
             "asked": json.dumps(asdict(self.target), sort_keys=True), "methods": ",".join(self.asked.methods or ()),
-            "seed": str(self.asked.seed),
+            "seed": str(self.asked.seed), **self.asked.deployment.question,
+            **({} if self.asked.device == "cpu" else {"device": self.asked.device}),
         }  # fmt: skip
 
     def _measure(self, study: Study) -> Row:
@@ -215,6 +235,7 @@ class _Job:
                 run_trial,
                 self.network,
                 self.task,
+                self.asked.device,
                 limits=Limits(until=until, spare=spare),
                 progress=self.view.trial,
                 runner=self.runner,
@@ -230,7 +251,7 @@ class _Job:
         seconds = min(1.0, 0.03 * self.asked.seconds / (count + 1))
         left = ready - time.monotonic()
         with contextlib.suppress(TimeUp), cut_off(ready), within(0.7 * left):
-            time_candidates(study, self.task, rounds=60, seconds=seconds)
+            time_candidates(study, self.task, self.asked.deployment, rounds=60, seconds=seconds)
         hold_beside(study, self.task)
 
     def _show_before(self, original: Row) -> None:
@@ -247,12 +268,19 @@ class _Job:
         networks = {"before": self.network, "after": written.network}
         files = {"before": self.out / "original.onnx", "after": folder / finish.MODEL}
         tested, notes = finish.tested(files, self.task, self.clock)
-        before, after = finish.figures(networks, files, tested, self.task, self.clock)
+        use = self.asked.deployment
+        before, after = finish.figures(networks, files, tested, self.task, self.clock, use)
         error, unwritten = finish.program(written.network, self.network, self.task, folder, self.clock)
         before["validation"], after["validation"] = original[self.metric], choice.row[self.metric]
         change = verdict.changes_of(tested, self.task)
         met, sentence = verdict.judge(
-            before, after, self.target, self.metric, change, fresh=not self.subject.may_have_seen
+            before,
+            after,
+            self.target,
+            self.metric,
+            change,
+            fresh=not self.subject.may_have_seen,
+            deployment=use,
         )
         if choice.row is original:
             met, sentence = False, f"no candidate was ready in time, so this is the given network. {LARGER}"

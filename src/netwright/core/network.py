@@ -14,6 +14,8 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from netwright.core.errors import BadInput
+
 Inputs: TypeAlias = Tensor | tuple[Tensor, ...]
 
 
@@ -41,6 +43,19 @@ def device_of(network: nn.Module) -> torch.device:
     for tensor in (*network.parameters(), *network.buffers()):
         return tensor.device
     return torch.device("cpu")
+
+
+def device_named(name: str) -> torch.device:
+    """The device of this name, such as 'cpu', 'cuda:1' or 'mps'; BadInput where this machine cannot compute on it."""
+    try:
+        device = torch.device(name)
+        (torch.ones(1, device=device) + 1).item()
+    except Exception as error:
+        line = str(error).strip().partition("\n")[0].rstrip(".")
+        raise BadInput(
+            f"the device '{name}' cannot be used here ({line}); leave it out to train on the processor"
+        ) from None
+    return device
 
 
 def clone(network: nn.Module) -> nn.Module:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from netwright.app.candidates.calibrated import calibrated
 from netwright.app.candidates.run import ONNX, ORIGINAL
 from netwright.app.clock import Clock, TimeUp, cut_off
+from netwright.app.deployment import Deployment
 from netwright.core.budget import within
 from netwright.core.errors import NotApplicable
 from netwright.core.files.checkpoint import atomic
@@ -137,15 +138,18 @@ def figures(
     outputs: Mapping[str, tuple[Tensor, Tensor]],
     task: Task,
     clock: Clock,
+    use: Deployment,
 ) -> list[dict[str, Any]]:
     """The figures of result.json for both networks: metrics of the files, latency timed in turn."""
+    how: dict[str, Any] = {"batch": use.batch, "threads": use.threads}
     seconds = max(0.5, (clock.at_most - clock.closing) / 5)
     with within(2 * seconds):
-        example = task.raw().example(1)
-        onnx = latency(list(files.values()), example, "onnx", rounds=200, seconds=min(20.0, seconds))
+        example = task.raw().example(use.batch)
+        onnx = latency(list(files.values()), example, "onnx", **how, rounds=200, seconds=min(20.0, seconds))
     with within(2 * seconds):
+        example = task.example(use.batch)
         eager = latency(
-            list(networks.values()), task.example(1), "torch", rounds=60, seconds=min(10.0, seconds)
+            list(networks.values()), example, "torch", **how, rounds=60, seconds=min(10.0, seconds)
         )
     found = []
     for i, name in enumerate(networks):

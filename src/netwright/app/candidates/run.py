@@ -25,6 +25,7 @@ from netwright.core.files.facts import signature_for
 from netwright.core.measure.cost import cost
 from netwright.core.measure.paired import judged, r2_error
 from netwright.core.metrics import outputs_of, score
+from netwright.core.network import clone
 from netwright.core.plural import number_of
 from netwright.core.signature import Signature
 from netwright.core.study.study import Outcome, Trial
@@ -50,7 +51,9 @@ def trials_for(
     goal whose contract can be compared.
     """
     budget = budget or Budget()
-    wanted: Iterable[Wanted] = methods or [m.slug for m in catalogue.of_goal(goal) if m.contract in FUNCTIONS]
+    wanted: Iterable[Wanted] = methods or [
+        m.slug for m in catalogue.of_goal(goal) if m.contract in ("Transform", *OTHERS)
+    ]
     trials = []
     for slug, settings in ((w, {}) if isinstance(w, str) else w for w in wanted):
         method = catalogue.method(slug)
@@ -83,11 +86,13 @@ def told_apart(trials: Sequence[Trial], others: Sequence[Trial]) -> list[Trial]:
     return found
 
 
-def run_trial(trial: Trial, network: nn.Module, task: Task) -> Outcome:
-    """Any trial, by its method's contract."""
-    if trial.slug in (ORIGINAL, CONTROL):
-        return run_transform_trial(trial, network, task)
-    return FUNCTIONS[catalogue.method(trial.slug).contract](trial, network, task)
+def run_trial(trial: Trial, network: nn.Module, task: Task, device: str = "cpu") -> Outcome:
+    """Any trial, by its method's contract. device: where a Transform that trains does so."""
+    own = trial.slug in (ORIGINAL, CONTROL)
+    contract = "Transform" if own else catalogue.method(trial.slug).contract
+    if contract == "Transform":
+        return run_transform_trial(trial, network, task, device)
+    return OTHERS[contract](trial, network, task)
 
 
 def built(trial: Trial) -> Any:
@@ -103,11 +108,10 @@ def built(trial: Trial) -> Any:
         raise BadInput(f"{trial.slug}: {error}; its settings are {known}") from None
 
 
-def run_transform_trial(
-    trial: Trial, network: nn.Module, task: Task, budget: Budget | None = None
-) -> Outcome:
+def run_transform_trial(trial: Trial, network: nn.Module, task: Task, device: str = "cpu") -> Outcome:
     """Run a Transform; keep the candidate and its ONNX file; measure it on validation data.
 
+    device: where it runs, if it trains; its candidate comes back to the CPU, where all the rest is done.
     Methods of the goal calibrate learn from validation data: they get one half and are measured on the other.
     figures: the task's metrics, on so many `examples`, and r2_error, the standard error of R2; parameters, macs,
     peak_activation_bytes; bytes and export_max_error of the ONNX file; method_seconds (the method alone). Latency is
@@ -118,7 +122,7 @@ def run_transform_trial(
         learn, judge = halves(task)
     start = time.monotonic()
     with at_most(trial), progress.remarks() as said:
-        candidate = _candidate(trial, network, learn, budget or trial.budget)
+        candidate = result_of(trial, network, learn, device)
     figures = {"method_seconds": time.monotonic() - start}
     outputs, targets = outputs_of(candidate, judge.val)
     figures |= score(outputs, targets, task.kind) | {"examples": float(len(targets))}
@@ -145,12 +149,18 @@ def _npy(values: torch.Tensor) -> bytes:
     return buffer.getvalue()
 
 
-def _candidate(trial: Trial, network: nn.Module, task: Task, budget: Budget) -> nn.Module:
+def result_of(trial: Trial, network: nn.Module, task: Task, device: str = "cpu") -> nn.Module:
+    """The network that a Transform makes, on the CPU. device: where it does so, if it trains."""
     if trial.slug == ORIGINAL:
         return network
+    elsewhere = device != "cpu" and trains(trial)
+    if elsewhere:
+        network = clone(network).to(device)
     if trial.slug == CONTROL:
-        return trained_on(network, task, budget, trial.seed)
-    return built(trial)(network, task, budget)
+        candidate = trained_on(network, task, trial.budget, trial.seed)
+    else:
+        candidate = built(trial)(network, task, trial.budget)
+    return candidate.cpu() if elsewhere else candidate
 
 
 def trains(trial: Trial) -> bool:
@@ -251,8 +261,7 @@ def default_radius(task: Task) -> float:
     return 2 / 255 if task.meaning == "image" and task.normalise is not None else 0.01
 
 
-FUNCTIONS: dict[str, Callable[[Trial, nn.Module, Task], Outcome]] = {
-    "Transform": run_transform_trial,
+OTHERS: dict[str, Callable[[Trial, nn.Module, Task], Outcome]] = {
     "Analysis": run_analysis_trial,
     "Explainer": run_explainer_trial,
     "Verifier": run_verifier_trial,

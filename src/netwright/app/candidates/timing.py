@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from netwright.app.candidates.run import ONNX, ORIGINAL
+from netwright.app.deployment import Deployment
 from netwright.core import progress
 from netwright.core.measure.latency import Backend, Latency, latency
 from netwright.core.study.study import Study
@@ -17,9 +18,16 @@ from netwright.core.task import Task
 Row = dict[str, Any]
 
 
-def time_candidates(study: Study, task: Task, *, rounds: int = 50, seconds: float = 2.0) -> None:
+def time_candidates(
+    study: Study,
+    task: Task,
+    deployment: Deployment = Deployment(),  # noqa: B008  frozen
+    *,
+    rounds: int = 50,
+    seconds: float = 2.0,
+) -> None:
     """Time what has not been timed yet, in turn with the original (original, A, B, ..., original, A, B, ...), in one
-    process, on one thread, with one example; and add to each row, for ONNX Runtime (`onnx_`) and PyTorch (`torch_`):
+    process, as it will be used; and add to each row, for ONNX Runtime (`onnx_`) and PyTorch (`torch_`):
 
     onnx_ratio: time over the original's, the median round by round, with the spread of the rounds onnx_ratio_low,
     onnx_ratio_high (10 % and 90 % quantiles) and the median's 95 % interval onnx_interval_low, onnx_interval_high,
@@ -34,14 +42,14 @@ def time_candidates(study: Study, task: Task, *, rounds: int = 50, seconds: floa
     if ONNX in original["files"]:
         able = [row for row in rows if ONNX in row["files"]]
         path = lambda row: study.folder / row["key"] / ONNX
-        _time(study, original, able, "onnx", path, task, rounds, seconds)
+        _time(study, original, able, "onnx", path, task, deployment, rounds, seconds)
     network = lambda row: study.network(row["key"])
-    _time(study, original, rows, "torch", network, task, rounds, seconds)
+    _time(study, original, rows, "torch", network, task, deployment, rounds, seconds)
 
 
 def _time(
     study: Study, original: Row, rows: Sequence[Row], backend: Backend,
-    open_: Callable[[Row], nn.Module | Path], task: Task, rounds: int, seconds: float,
+    open_: Callable[[Row], nn.Module | Path], task: Task, use: Deployment, rounds: int, seconds: float,
 ) -> None:  # fmt: skip
     figure = f"{backend}_latency_ms"
     left = [row for row in rows if figure not in row and row is not original]
@@ -50,8 +58,11 @@ def _time(
     runtime = "ONNX Runtime" if backend == "onnx" else "PyTorch"
     progress.step(0, 1, f"timing {len(left) + 1} networks in {runtime}")
     candidates = [open_(row) for row in (original, *left)]
-    example = task.raw().example() if backend == "onnx" else task.example()
-    measured = latency(candidates, example, backend, rounds=rounds, seconds=seconds * len(candidates))
+    example = (task.raw() if backend == "onnx" else task).example(use.batch)
+    measured = latency(
+        candidates, example, backend, batch=use.batch, threads=use.threads, rounds=rounds,
+        seconds=seconds * len(candidates),
+    )  # fmt: skip
     reference = original.get(figure, measured.median_ms[0])
     for place, row in enumerate((original, *left)):
         if figure not in row:

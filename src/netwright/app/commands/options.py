@@ -23,6 +23,15 @@ BudgetText = Annotated[str, typer.Option("--budget", help="Time for the whole co
 Ray = Annotated[
     str | None, typer.Option("--ray", help="Run the trials on a Ray cluster: its address, or 'local'.")
 ]
+Batch = Annotated[
+    int, typer.Option("--batch", min=1, help="Examples in one call of the network, as it will be used.")
+]
+Threads = Annotated[
+    int, typer.Option("--threads", min=1, help="Threads for one call of the network, as it will be used.")
+]
+Device = Annotated[
+    str, typer.Option("--device", help="Where training takes place: cuda, mps, ... Files and latency: CPU.")
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output, for machines.")]
 
 # what the data are: keywords of netwright.data's task

@@ -9,12 +9,15 @@ import typer
 
 from netwright.app.commands.options import (
     TASK,
+    Batch,
     BudgetText,
+    Device,
     Json,
     Methods,
     Model,
     Ray,
     Seed,
+    Threads,
     opens,
     print_json,
     slugs,
@@ -42,6 +45,9 @@ def improve(
     methods: Methods = None,
     seed: Seed = 0,
     out: Annotated[Path, typer.Option(help="Folder for the files that it writes.")] = Path("netwright-out"),
+    batch: Batch = 1,
+    threads: Threads = 1,
+    device: Device = "cpu",
     ray: Ray = None,
     json_: Json = False,
 ) -> None:
@@ -51,6 +57,7 @@ def improve(
     from netwright.app import improve as job
     from netwright.app import screen
     from netwright.app.clock import Clock
+    from netwright.app.deployment import Deployment
     from netwright.core.budget import Target, parse_fraction, parse_seconds
 
     if faster is None and smaller is None:
@@ -59,7 +66,7 @@ def improve(
     with screen.open_screen(quiet=json_) as view:
         result = job.run(
             model, task, wanted, clock=Clock(parse_seconds(budget), moment), methods=slugs(methods), seed=seed,
-            out=out, view=view, ray=ray, **opening,
+            out=out, view=view, ray=ray, deployment=Deployment(batch, threads), device=device, **opening,
         )  # fmt: skip
     if json_:
         print_json(result.to_json())
@@ -84,6 +91,9 @@ def compare(
     out: Annotated[Path, typer.Option(help="Folder for study.db, report.html and compare.json.")] = Path(
         "netwright-out"
     ),
+    batch: Batch = 1,
+    threads: Threads = 1,
+    device: Device = "cpu",
     ray: Ray = None,
     json_: Json = False,
 ) -> None:
@@ -92,22 +102,24 @@ def compare(
     start_workers(ray)
     from netwright.app import screen
     from netwright.app.clock import Clock
-    from netwright.app.compare import TEACHING
+    from netwright.app.compare import TEACHING, deployment_for, open_runner
     from netwright.app.compare import compare as job
     from netwright.app.feeding.opening import open_subject
     from netwright.core.budget import Budget, parse_seconds
 
     clock = Clock(parse_seconds(budget), moment)
+    deployment_for(goal, batch, threads, device)
+    runner = open_runner(f"ray:{ray}" if ray else "processes", device)
     opening["as_it_is"] = opening["as_it_is"] or goal in TEACHING
     with screen.open_screen(quiet=json_) as view, clock.command():
         view.clock = clock
         with clock.opening():
-            subject = open_subject(model, task, seed, out, view, **opening)
+            subject = open_subject(model, task, seed, out, view, device=device, **opening)
         subject.warn(view)
         result = job(
             goal, subject.network, subject.task, Budget(seconds=clock.seconds), methods=slugs(methods), radius=radius,
-            seed=seed, path=out, quiet=json_, runner=f"ray:{ray}" if ray else "processes", clock=clock,
-            seen=subject.seen,
+            seed=seed, path=out, quiet=json_, runner=runner, clock=clock,
+            seen=subject.seen, batch=batch, threads=threads, device=device,
             as_it_is=True,  # it has been looked at
         )  # fmt: skip
         view.show(result)

@@ -72,10 +72,12 @@ def open_subject(
     state: Path | None = None,
     trust_pickle: bool = False,
     as_it_is: bool = False,
+    device: str = "cpu",
 ) -> Subject:
     """Load or train the network, open the task, check that they fit, find out how the network is to be fed.
 
-    as_it_is: it is fed as the task has the data, whatever comes of it.
+    as_it_is: it is fed as the task has the data, whatever comes of it. device: where a network is trained, if none is
+    given; it is on the CPU when it comes back.
     """
     from netwright.data import takes
     from netwright.data import task as open_task
@@ -95,7 +97,7 @@ def open_subject(
             options = {**{k: v for k, v in wanted.items() if takes(task, k)}, **options}
     data = open_task(task, seed=seed, **options) if isinstance(task, str) else task
     if network is None:
-        network, name = train_generous(data, seed, out, view)
+        network, name = train_generous(data, seed, out, view, device)
         return looked_at(
             Subject(name, network, data, "trained here, because no network was given", given=False)
         )
@@ -149,7 +151,9 @@ def asked_arrays(network: nn.Module) -> dict[str, Any]:
     return {"inputs": names} if names else {}
 
 
-def train_generous(task: Task, seed: int, out: Path | None, view: View) -> tuple[nn.Module, str]:
+def train_generous(
+    task: Task, seed: int, out: Path | None, view: View, device: str = "cpu"
+) -> tuple[nn.Module, str]:
     """Train a network with room to spare, once: an interrupted `improve` finds it again in `out`. BadInput where the
     time for it ends before it knows anything."""
     from netwright.models import build
@@ -170,7 +174,9 @@ def train_generous(task: Task, seed: int, out: Path | None, view: View) -> tuple
             view.working(f"training a generous {name} on {task.name}") as listener,
             progress.listen(listener),
         ):
+            network.to(device)
             history = Fit(epochs=15 if len(task.train) < 5_000 else 5, lr=3e-3, seed=seed)(network, task)
+            network.cpu()
         if history.stopped == "budget" and guesses(*outputs_of(network, task.val), task.kind):
             raise BadInput(
                 f"the network trained here has learned nothing in {time.monotonic() - began:.0f} s; give a "

@@ -18,6 +18,7 @@ from netwright.app.candidates.beside import blow_up, blown_up, note_of
 from netwright.app.candidates.choose import Choice
 from netwright.app.candidates.run import ORIGINAL
 from netwright.app.clock import Clock, TimeUp, cut_off
+from netwright.app.deployment import Deployment
 from netwright.app.feeding.opening import Subject, describe
 from netwright.app.feeding.suspicion import guesses
 from netwright.app.report import evidence, report
@@ -33,7 +34,8 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Asked:
-    """What the user asked for. seconds: of the whole command. task_name, task_options: as the command line had them."""
+    """What the user asked for. seconds: of the whole command. task_name, task_options: as the command line had them.
+    deployment: how the network will be used. device: where training takes place."""
 
     target: Target
     seconds: float
@@ -42,6 +44,8 @@ class Asked:
     out: Path
     task_name: str = ""
     task_options: Mapping[str, Any] = field(default_factory=dict)
+    deployment: Deployment = field(default_factory=Deployment)
+    device: str = "cpu"
 
 
 @dataclass(frozen=True)
@@ -112,7 +116,8 @@ def document(result: Result, subject: Subject, asked: Asked, found: Found) -> di
     assert row is not None
     return {
         "met": result.met, "sentence": result.sentence, "asked": asdict(asked.target),
-        "budget_seconds": asked.seconds, "method": row["slug"], "label": row["label"],
+        "budget_seconds": asked.seconds, "deployment": asdict(asked.deployment), "device": asked.device,
+        "method": row["slug"], "label": row["label"],
         "settings": row["settings"], "calibration": found.calibration, "before": result.before,
         "after": result.after, **{f"{name}_change": c.to_json() for name, c in found.changes.items()},
         "trials": result.trials, "seed": asked.seed, "task": asked.task_name or result.task.name,
@@ -138,7 +143,8 @@ def shown(result: Result, subject: Subject, asked: Asked, found: Found, clock: C
         chosen = f"{method.name}: {method.summary} Calibration: {found.calibration}. {row.get('note') or ''}"
     return report.Evidence(
         subject=describe(subject), task_line=task.name, target=asked.target, met=result.met,
-        sentence=result.sentence, primary=task.primary, before=result.before, after=result.after,
+        sentence=result.sentence, primary=task.primary, deployment=asked.deployment,
+        before=result.before, after=result.after,
         changes=found.changes, trials=result.trials, chosen=row["key"], chosen_text=chosen,
         test_count=len(found.tested["before"][1]), validation_count=len(task.val),
         signature=signature_for(subject.network, task), versions=versions(), machine=machine(),
@@ -150,7 +156,8 @@ def shown(result: Result, subject: Subject, asked: Asked, found: Found, clock: C
         reliability=evidence.reliabilities(found.tested, task), maps=maps, maps_line=maps_line,
         made=[
             ("seed", str(asked.seed)), ("budget", f"{asked.seconds:.0f} s"),
-            ("time in all", f"{clock.elapsed:.0f} s"),
+            ("time in all", f"{clock.elapsed:.0f} s"), ("latency with", str(asked.deployment)),
+            ("trained on", asked.device),
             ("processor", f"{processor_name()} ({', '.join(instruction_sets()) or 'no known vector sets'})"),
             *versions().items(),
         ],

@@ -14,6 +14,7 @@ from typing import Any
 from netwright.app import words
 from netwright.app.candidates.beside import change_cell
 from netwright.app.candidates.control import CONTROL
+from netwright.app.deployment import Deployment
 from netwright.app.report import contract
 from netwright.core.budget import Target
 from netwright.core.files.checkpoint import atomic
@@ -54,6 +55,7 @@ class Evidence:
     reliability: tuple[Reliability, Reliability] | None = None
     maps: list[dict[str, str]] = field(default_factory=list)
     maps_line: str = ""
+    deployment: Deployment = field(default_factory=Deployment)
 
 
 def asked(target: Target, metric: str = "accuracy") -> str:

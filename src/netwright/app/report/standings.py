@@ -14,6 +14,7 @@ from netwright.app import words
 from netwright.app.candidates.choose import choose
 from netwright.app.candidates.control import CONTROL
 from netwright.app.candidates.run import ORIGINAL
+from netwright.app.deployment import Deployment
 from netwright.app.feeding.seen import Seen
 from netwright.core.budget import Budget, Target
 from netwright.core.errors import BadInput
@@ -29,7 +30,9 @@ class Standings:
     def __init__(
         self, goal: str, study: Study, task: Task, budget: Budget,
         scratch: tempfile.TemporaryDirectory[str] | None = None, seen: Seen | None = None, late: Sequence[str] = (),
+        deployment: Deployment = Deployment(),  # noqa: B008  frozen
     ) -> None:  # fmt: skip
+        self.deployment = deployment  # in which the networks were timed
         self.goal, self.study, self.task, self.budget = goal, study, task, budget
         self.seen = seen or Seen()  # warnings about the rows that judge, for people, and their figures
         self.late = list(late)  # labels of the methods that were not tried, for want of time
@@ -131,7 +134,7 @@ class Standings:
             "rows": self.rows,
             "pareto": [row["key"] for row in self.pareto], "best": None if chosen is None else chosen.row["key"],
             "warnings": list(self.seen.warnings), "data": self.seen.figures,
-            "not_tried": self.late,
+            "not_tried": self.late, "deployment": dataclasses.asdict(self.deployment),
         }  # fmt: skip
 
 

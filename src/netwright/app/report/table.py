@@ -122,6 +122,8 @@ def footnotes(comparison: Standings) -> list[str]:
         said.append(f"★ {comparison.best.row['label']}: {comparison.why_best}")
         if beaten := remark(comparison.control, comparison.best.row, comparison.task.primary):
             said.append(f"{beaten[0].upper()}{beaten[1:]}.")
+    if comparison.goal == "compress":
+        said.append(f"ONNX Runtime: one call, {comparison.deployment}, timed in turn with the original")
     if level := words.level_line(row for row in comparison.rows if row["status"] == "done"):
         said.append(level)
     if any(f"{comparison.task.primary}_change" in row for row in comparison.rows):

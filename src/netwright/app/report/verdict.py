@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from netwright.app import words
+from netwright.app.deployment import Deployment
 from netwright.app.report import report
 from netwright.core.budget import Target
 from netwright.core.measure.paired import Change, changes, judged
@@ -31,11 +32,12 @@ def judge(
     moved: Mapping[str, Change],
     *,
     fresh: bool = True,
+    deployment: Deployment = Deployment(),  # noqa: B008  frozen
 ) -> tuple[bool, str]:
     """Whether what was asked is met by the written files, on test data, in words.
 
     moved: each metric, on the test examples, the primary one first. fresh: the given network cannot have learned from
-    those.
+    those. deployment: in which the latencies were measured.
     """
     faster, smaller = 1 / after["onnx_ratio"], before["bytes"] / after["bytes"]
     drop = before[metric] - after[metric]
@@ -45,7 +47,7 @@ def judge(
         and (target.max_drop is None or drop <= target.max_drop + 1e-9)
     )
     parts = [
-        words.speeds(after, target.faster),
+        words.speeds(after, target.faster) + ("" if deployment.usual else f" ({deployment})"),
         words.size_change(before["bytes"], after["bytes"], target.smaller),
         ", ".join(
             words.changed(name, change, target.max_drop if name == metric else None)

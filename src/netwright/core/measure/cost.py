@@ -58,7 +58,7 @@ def stored_bytes(network: nn.Module) -> int:
     A weight packed as int8 counts one byte. A slice of a larger tensor counts as the slice, as it is saved.
     """
     seen = {
-        (t.untyped_storage().data_ptr(), t.storage_offset(), tuple(t.shape), t.stride()): t.nbytes
+        (t.untyped_storage()._cdata, t.storage_offset(), tuple(t.shape), t.stride()): t.nbytes
         for t in network.state_dict().values()
         if isinstance(t, Tensor) and t.numel()
     }

@@ -17,6 +17,7 @@ from netwright.core.graph import Group, dependencies, prune, trace
 from netwright.core.graph.importance import taylor
 from netwright.core.measure.cost import latency, macs, stored_bytes
 from netwright.core.metrics import outputs_of, score
+from netwright.core.network import as_tuple, device_of, move
 from netwright.core.split import take
 from netwright.core.task import Task
 from netwright.core.weights.recalibrate import recalibrate
@@ -62,7 +63,7 @@ class PruningSpace:
             or self.ratios[-1] != 1
         ):
             raise BadInput("a pruning space needs a cost, and ratios that rise from above 0 to 1")
-        self.example = self.task.example(2)
+        self.example = as_tuple(move(self.task.example(2), device_of(self.network)))
         normed = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in self.network.modules())
         self.recalibrated = min(self.recalibrated, len(self.task.train)) if normed else 0
         self.scored = min(self.scored, len(self.task.train))
