@@ -99,7 +99,7 @@ def compare(
     if radius is not None:
         trials = with_radius(trials, goal, radius)
     if goal == "compress" and any(trains(trial) for trial in trials):
-        trials.append(control_trial(budget or Budget(), seed))
+        trials.insert(0, control_trial(budget or Budget(), seed))  # every gain is held against it
     if not as_it_is and goal not in TEACHING:
         subject = as_the_network_wants(type(network).__name__, network, task, False, View(quiet=True))
         network, task = subject.network, subject.task
@@ -124,11 +124,12 @@ def compare(
         if rows[0]["status"] != "done":
             raise BadInput(f"the network cannot be measured on task '{task.name}': {rows[0]['reason']}")
         spare = rows[0]["seconds"]
-    until = None
+    until = ended = None
     if last is not None:
         timing = 0.1 * clock.left if goal in TRANSFORMING else 0.0
-        until = min(max(clock.end - timing, time.monotonic() + LEAST + spare), last - timing)
-    limits = Limits(until=until, spare=spare, least=LEAST)
+        ended = last - timing
+        until = min(max(clock.end - timing, time.monotonic() + LEAST + spare), ended)
+    limits = Limits(until=until, last=ended, spare=spare, least=LEAST)
     view = View(quiet or progress is not None)
     with view.trials(len(trials), clock.end):
         study.run(

@@ -215,7 +215,7 @@ class _Job:
             rows = self._run(study, quick, ready, spare)
             share = plan.FIRST / (plan.FIRST + plan.SECOND)
             until = time.monotonic() + share * max(0.0, trained - time.monotonic())
-            rows += self._run(study, [t for t in first if t not in quick], until, spare)
+            rows += self._run(study, [t for t in first if t not in quick], until, spare, last=trained)
             self._time(study, ready, len(rows))
             original, rows = study.row(original["key"]), [study.row(row["key"]) for row in rows]
             self._show_before(original)
@@ -226,7 +226,14 @@ class _Job:
             self._time(study, ready, len(more))
         return rows + more
 
-    def _run(self, study: Study, trials: list[Trial], until: float, spare: float = 0.0) -> list[Row]:
+    def _run(
+        self,
+        study: Study,
+        trials: list[Trial],
+        until: float,
+        spare: float = 0.0,
+        last: float | None = None,
+    ) -> list[Row]:
         if not trials:
             return []
         try:
@@ -236,7 +243,7 @@ class _Job:
                 self.network,
                 self.task,
                 self.asked.device,
-                limits=Limits(until=until, spare=spare),
+                limits=Limits(until=until, last=last, spare=spare),
                 progress=self.view.trial,
                 runner=self.runner,
             )

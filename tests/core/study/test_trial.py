@@ -53,6 +53,13 @@ def test_trials_share_what_is_left_and_one_without_a_share_is_not_started():
     assert limits.paced(trial, 5, 1).key == trial.key
     assert limits.paced(trial, 1, 1).allowed == 30, "no more than its own budget"
     assert limits.paced(trial, 1, 1).limit <= 100
+    first, alone = (limits.paced(Trial("a"), waiting, 1) for waiting in (2, 1))
+    assert first.limit > first.allowed + 4 * 5, "it may be late, at the cost of the next one"
+    assert alone.limit == pytest.approx(100, abs=1), "nobody bears the last one's delay"
+    graced = Limits(until=now + 100, last=now + 200, spare=5).paced(Trial("a"), 1, 1)
+    assert graced.allowed == pytest.approx(alone.allowed, abs=1)
+    assert graced.limit > graced.allowed + 4 * 5
+    assert Limits(until=now + 100, last=now + 101, spare=5).paced(Trial("a"), 1, 1).limit < 102
     assert limits.paced(trial, 10, 5).allowed == pytest.approx(30), "five at a time"
     assert Limits(until=now + 4, spare=5).paced(trial, 2, 1) is None
     assert Limits(seconds=3).paced(trial, 2, 1) == trial

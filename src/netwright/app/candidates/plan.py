@@ -43,8 +43,8 @@ def first_round(
     """One trial per method; those that take a strength get the one that the target calls for, and the most
     promising of them a stronger one as well. Each may spend the same. Methods that do not train spend next to
     nothing of it: they come first, and the time is divided among the others; a small budget tries fewer of them, in
-    their order. One share goes to the control, last, where that leaves at least two to methods. budget: of the whole
-    command. overhead: seconds that a trial takes beyond its method.
+    their order. One share goes to the control, where that leaves at least two to methods; it comes before them, since
+    every gain is held against it. budget: of the whole command. overhead: seconds that a trial takes beyond its method.
     """
     rows = methods_for(methods)
     ratio = rounded(asked_ratio(target))
@@ -64,8 +64,9 @@ def first_round(
         seconds = max(LEAST_SECONDS, round(each_one, 1))
     each = Budget(seconds=seconds, target=target)
     untrained = [pair for pair in wanted if not pair[0].trains]
-    tried = [trial(row, settings, seed, each) for row, settings in (*untrained, *training)]
-    return [*tried, control_trial(each, seed)] if controlled else tried
+    control = [control_trial(each, seed)] if controlled else []
+    made = lambda pairs: [trial(row, settings, seed, each) for row, settings in pairs]
+    return [*made(untrained), *control, *made(training)]
 
 
 def second_round(

@@ -84,13 +84,16 @@ class Limits:
     memory None: an equal share, among the trials that run at once, of 80 % of what the machine (or its
     container) has free when the study starts.
     until: on the clock of time.monotonic, when the last trial is to be over. Trials then share what is left in equal
-    parts as they start; those for which nothing is left are not started and leave no row. spare: seconds of a trial
-    beyond its method's (evaluation, export). least: seconds below which a method is not worth a start.
+    parts as they start; those for which nothing is left are not started and leave no row. last: when what still runs
+    is ended, default `until`: a later moment leaves the last trial the same room as those before it, whose delays the
+    next ones bear. spare: seconds of a trial beyond its method's (evaluation, export). least: seconds below which a
+    method is not worth a start.
     """
 
     seconds: float | None = None
     memory: int | None = None
     until: float | None = None
+    last: float | None = None
     spare: float = 0.0
     least: float = 1.0
 
@@ -98,14 +101,16 @@ class Limits:
         """The trial with its share of the time that is left for it and the others that wait; None: it has none."""
         if self.until is None:
             return trial
-        left = self.until - time.monotonic()
+        now = time.monotonic()
+        left = self.until - now
         fit = int(left / (self.spare + self.least)) * jobs
         if fit < 1:
             return None
         share = left / math.ceil(min(waiting, fit) / jobs)
         own = math.inf if trial.budget.seconds is None else trial.budget.seconds
         allowed = min(own, share - self.spare)
-        limit = min(left, 1.25 * allowed + 3 * self.spare + _TARDY)
+        ended = left if self.last is None else max(left, self.last - now)
+        limit = min(ended, 1.25 * allowed + 3 * self.spare + _TARDY)
         return replace(trial, allowed=allowed, limit=limit)
 
 
