@@ -23,7 +23,7 @@ $(VENV)/.dev: $(VENV)/.base
 
 demo: $(VENV)/.base        ## improve a network on embedded data, then re-measure the files
 	rm -rf demo
-	$(BIN)/netwright improve --faster 2 --max-drop 1% --budget 90s --out demo
+	$(BIN)/netwright improve --faster 2 --max-drop 1% --budget 90s --no-history --out demo
 	$(BIN)/python benchmarks/remeasure.py demo
 
 test: $(VENV)/.dev         ## all tests, on two cores

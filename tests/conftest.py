@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+CACHE = tempfile.TemporaryDirectory(
+    prefix="netwright-tests-"
+)  # the developer's own stays as it is, and unread
+os.environ["NETWRIGHT_CACHE"] = CACHE.name
 for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(variable, "1")  # before torch and numpy are imported, and for worker processes
 
@@ -53,6 +59,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def needs_data() -> Callable[[str], Path]:
     """`folder = needs_data("gowalla")` inside a test."""
     return data_folder
+
+
+@pytest.fixture(autouse=True)
+def _no_history() -> None:
+    """What one test's `improve` learned is nothing to the next."""
+    shutil.rmtree(Path(CACHE.name) / "netwright" / "history", ignore_errors=True)
 
 
 @pytest.fixture(autouse=True)

@@ -33,6 +33,8 @@ class Said:
 
 
 def netwright(*words: str, limit: float | None = None) -> Said:
+    if words[0] == "improve":  # what one run learned is nothing to the next
+        words = (*words, "--no-history")
     began = time.monotonic()
     held = os.environ | {"COLUMNS": "160", "NO_COLOR": "1"}
     process = subprocess.Popen(

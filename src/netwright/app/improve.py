@@ -6,16 +6,20 @@ import contextlib
 import json
 import math
 import time
+import uuid
 from collections.abc import Sequence
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from netwright.app import history
 from netwright.app.candidates import finish, plan
 from netwright.app.candidates.beside import hold_beside
 from netwright.app.candidates.choose import Choice, choose
+from netwright.app.candidates.control import CONTROL
 from netwright.app.candidates.run import ONNX, ORIGINAL, original_trial, run_trial, told_apart, trains
 from netwright.app.candidates.timing import time_candidates
 from netwright.app.clock import Clock, TimeUp, cut_off
@@ -27,7 +31,7 @@ from netwright.app.report.document import Asked, Found, document, shown, trial_r
 from netwright.app.report.result import Result
 from netwright.app.screen import View
 from netwright.core.budget import Budget, Target, parse_seconds, within
-from netwright.core.errors import BadInput
+from netwright.core.errors import BadInput, NetwrightError
 from netwright.core.files.checkpoint import atomic, together
 from netwright.core.network import fingerprint
 from netwright.core.plural import number_of
@@ -55,6 +59,7 @@ def improve(
     batch: int = 1,
     threads: int = 1,
     device: str = "cpu",
+    history: bool = True,
     quiet: bool = False,
 ) -> Result:
     """`netwright improve` for Python: any module, any Task (such as `Task.from_loaders`).
@@ -65,6 +70,8 @@ def improve(
     seems to be fed wrongly (otherwise BadInput, if no better way to feed it is found).
     batch, threads: how the network will be used, examples in one call and threads of the processor: latency is
     measured so. device: where training takes place ('cuda', 'mps', ...); files and latency are of the CPU.
+    history: begin with the methods that won on similar networks of yours before, and remember which one wins here
+    (app/history.py; in the cache folder).
     Progress is shown, as a bar or in lines, unless `quiet`.
     """
     target = Target(2.0 if faster is None and smaller is None else faster, smaller, max_drop)
@@ -72,6 +79,7 @@ def improve(
     return run(
         model, task, target, clock=Clock(seconds), methods=methods, seed=seed, out=Path(out), view=View(quiet),
         as_it_is=as_it_is, deployment=Deployment(batch, threads), device=device,
+        use_history=history,
     )  # fmt: skip
 
 
@@ -92,6 +100,7 @@ def run(
     as_it_is: bool = False,
     deployment: Deployment = Deployment(),  # noqa: B008  frozen
     device: str = "cpu",
+    use_history: bool = True,
 ) -> Result:
     """The whole story; `improve` and the command line call this."""
     assert clock.seconds is not None
@@ -117,7 +126,7 @@ def run(
                 as_it_is=as_it_is,
                 device=device,
             )
-        return _Job(subject, asked, clock, view, runner).go()
+        return _Job(subject, asked, clock, view, runner, use_history).go()
 
 
 def check_asked(target: Target) -> None:
@@ -132,13 +141,17 @@ def check_asked(target: Target) -> None:
 class _Job:
     """One improvement: what its steps share."""
 
-    def __init__(self, subject: Subject, asked: Asked, clock: Clock, view: View, runner: Runner) -> None:
+    def __init__(
+        self, subject: Subject, asked: Asked, clock: Clock, view: View, runner: Runner, use_history: bool
+    ) -> None:
         self.subject, self.task, self.network = subject, subject.task, subject.network
         self.asked, self.target, self.out = asked, asked.target, asked.out
         self.clock, self.budget = clock, Budget(seconds=asked.seconds, target=asked.target)
         self.view, self.runner = view, runner
         self.metric = subject.task.primary
         self.planned: list[Trial] = []
+        self.use_history = use_history
+        self.order = history.Order(())
 
     def go(self) -> Result:
         view = self.view
@@ -149,6 +162,7 @@ class _Job:
         )
         study = Study(self.out / "study.db", self._question())
         original = self._measure(study)
+        self.order = self._ordered(study)
         rows = self._try(study, original)
         original, rows = study.row(original["key"]), [study.row(row["key"]) for row in rows]
         choice = choose(rows, original, self.target, self.metric, len(self.task.val))
@@ -165,6 +179,7 @@ class _Job:
         with together(self.out, last="result.json") as folder:
             result = self._finish(study, original, rows, choice, late, folder)
         self._say(result)
+        self._remember(study, rows, choice)
         study.close()
         return result
 
@@ -202,13 +217,43 @@ class _Job:
             path.write_bytes(study.file(original["key"], ONNX))
         return original
 
+    def _ordered(self, study: Study) -> history.Order:
+        """The methods in their order: the user's, or what won before on similar networks first, then the catalogue's.
+        A study keeps the order that it began with, whatever has been learned since."""
+        order = history.Order(tuple(row.slug for row in plan.methods_for(self.asked.methods)))
+        if not self.asked.methods and self.use_history:
+            order = history.ordered(order.slugs, self._circumstances(), history.read())
+        kept = json.loads(study.remember("order", json.dumps(asdict(order))))
+        order = history.Order(tuple(kept["slugs"]), tuple(kept["runs"]))
+        if order.sentence:
+            self.view.say(f"note: {order.sentence}")
+        return order
+
+    def _circumstances(self) -> history.Circumstances:
+        return history.circumstances(self.network, self.task, self.target, self.asked.deployment)
+
+    def _remember(self, study: Study, rows: list[Row], choice: Choice) -> None:
+        """Put on record what was tried and what won, for the next network that is like this one."""
+        if not self.use_history:
+            return
+        tried = tuple(dict.fromkeys(r["slug"] for r in rows if r["slug"] not in (ORIGINAL, CONTROL)))
+        run = history.Run(
+            study.remember("run", uuid.uuid4().hex), datetime.now(UTC).date().isoformat(), self.subject.name,
+            self.task.name, self._circumstances(), tried,
+            choice.row["slug"] if choice.row is not None and choice.meets else "",
+        )  # fmt: skip
+        try:
+            history.add(run)
+        except (NetwrightError, OSError) as error:
+            self.view.say(f"note: what won here could not be remembered ({error})")
+
     def _try(self, study: Study, original: Row) -> list[Row]:
         """Both rounds, each followed by timing, nothing else running then. What does not train comes first and may
         use some of the grace after the budget; what trains ends in time for the report to be in the budget."""
         clock, spare, seed = self.clock, original["seconds"], self.asked.seed
         ready = clock.last - spare - clock.closing  # then no time is left to calibrate the winner
         trained = min(ready, max(clock.end - plan.ending(spare), clock.began + 0.5 * self.asked.seconds))
-        first = plan.first_round(self.target, self.asked.methods, self.budget, seed, spare)
+        first = plan.first_round(self.target, self.order.slugs, self.budget, seed, spare)
         quick = [t for t in first if not trains(t)]
         self.planned = list(first)
         with self.view.trials(len(first) + 2, clock.end):
@@ -300,6 +345,7 @@ class _Job:
             max(error, written.max_error),
             (*unwritten, *notes),
             late,
+            self.order,
         )
         label, trials = choice.row["label"], trial_rows(rows, original, choice, self.metric)
         result = Result(written.network, self.task, met, sentence, label, before, after, self.out, trials)

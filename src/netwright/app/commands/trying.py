@@ -48,6 +48,10 @@ def improve(
     batch: Batch = 1,
     threads: Threads = 1,
     device: Device = "cpu",
+    no_history: Annotated[
+        bool,
+        typer.Option("--no-history", help="Neither read nor keep which methods won on similar networks."),
+    ] = False,
     ray: Ray = None,
     json_: Json = False,
 ) -> None:
@@ -66,7 +70,8 @@ def improve(
     with screen.open_screen(quiet=json_) as view:
         result = job.run(
             model, task, wanted, clock=Clock(parse_seconds(budget), moment), methods=slugs(methods), seed=seed,
-            out=out, view=view, ray=ray, deployment=Deployment(batch, threads), device=device, **opening,
+            out=out, view=view, ray=ray, deployment=Deployment(batch, threads), device=device,
+            use_history=not no_history, **opening,
         )  # fmt: skip
     if json_:
         print_json(result.to_json())

@@ -21,6 +21,7 @@ from netwright.app.clock import Clock, TimeUp, cut_off
 from netwright.app.deployment import Deployment
 from netwright.app.feeding.opening import Subject, describe
 from netwright.app.feeding.suspicion import guesses
+from netwright.app.history import Order
 from netwright.app.report import evidence, report
 from netwright.app.report.result import Result
 from netwright.core import catalogue
@@ -52,7 +53,7 @@ class Asked:
 class Found:
     """What became of the winner. networks, tested: 'before' and 'after'; tested are the files' outputs and targets.
     changes: of the metrics on the test examples, with their intervals. notes: what was left out for want of time.
-    late: labels of the candidates that were not tried for want of it.
+    late: labels of the candidates that were not tried for want of it. order: in which the methods were tried.
     """
 
     choice: Choice
@@ -63,12 +64,14 @@ class Found:
     max_error: float
     notes: tuple[str, ...] = ()
     late: Sequence[str] = ()
+    order: Order = field(default_factory=lambda: Order(()))
 
     @property
     def said(self) -> list[str]:
         """Notes for the report."""
         late = [f"Not tried, for want of time: {', '.join(self.late)}."] if self.late else []
-        return [*late, *(f"{note[0].upper()}{note[1:]}." for note in self.notes)]
+        notes = [*filter(None, [self.order.sentence]), *self.notes]
+        return [*late, *(f"{note[0].upper()}{note[1:]}." for note in notes)]
 
 
 def trial_rows(rows: Sequence[Row], original: Row, choice: Choice, metric: str) -> list[Row]:
@@ -124,6 +127,7 @@ def document(result: Result, subject: Subject, asked: Asked, found: Found) -> di
         "task_options": dict(asked.task_options), "note": subject.note, "warnings": list(subject.seen.warnings),
         "remarks": [*remarks(result, found, subject.given), *left_out(result.trials)],
         "data": subject.seen.figures, "export_max_error": found.max_error,
+        "order": found.order.to_json(),
         "not_tried": list(found.late), "notes": list(found.notes), "test_examples": len(found.tested["before"][1]),
         "signature": signature_for(subject.network, result.task).to_json(),
         "versions": versions(), "machine": machine(), "date": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -72,10 +72,16 @@ def macs(network: nn.Module, inputs: Inputs) -> int:
     ran: convolutions and matrix products, those inside recurrent layers and attention too. Element-wise work,
     normalisation and pooling count nothing, as is the custom.
     """
+    return sum(macs_by_operator(network, inputs).values())
+
+
+def macs_by_operator(network: nn.Module, inputs: Inputs) -> dict[str, int]:
+    """`macs`, apart for each of ATen's operators that has any: 'convolution', 'addmm', ..."""
     counter = FlopCounterMode(display=False, custom_mapping=_MORE)
     with _plain_operators(), evaluating(network), torch.no_grad(), counter:
         call(network, inputs)
-    return counter.get_total_flops() // 2
+    counts = counter.get_flop_counts().get("Global", {})
+    return {str(operator).removeprefix("aten."): count // 2 for operator, count in counts.items()}
 
 
 def peak_activation_bytes(network: nn.Module, inputs: Inputs) -> int:

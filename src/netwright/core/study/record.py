@@ -32,6 +32,7 @@ create table trials (
 pragma application_id = {_APPLICATION};
 pragma user_version = {_VERSION};
 """
+_KEPT = "kept: "  # names of what the study decided when it began, beside its question
 _COLUMNS = (
     "key", "label", "slug", "settings", "seed", "status", "reason", "seconds", "memory", "note", "traceback",
 )  # fmt: skip
@@ -98,7 +99,15 @@ class Record:
     @property
     def question(self) -> dict[str, str]:
         with self._plain_errors():
-            return dict(self._database.execute("select name, value from study where name != 'owner'"))
+            rows = self._database.execute("select name, value from study where name != 'owner'").fetchall()
+        return {name: value for name, value in rows if not name.startswith(_KEPT)}
+
+    def remember(self, name: str, value: str) -> str:
+        """Keep a text that is no part of the question, unless there is one of this name; the one that is kept."""
+        self._write("insert or ignore into study values (?, ?)", _KEPT + name, value)
+        with self._plain_errors():
+            row = self._database.execute("select value from study where name = ?", (_KEPT + name,)).fetchone()
+        return row[0]
 
     @contextmanager
     def _plain_errors(self) -> Iterator[None]:

@@ -103,6 +103,10 @@ class Study:
         """More figures for a trial that has ended, such as a latency measured when the machine was quiet."""
         self.record.add(key, figures)
 
+    def remember(self, name: str, value: str) -> str:
+        """A decision that holds for as long as the study goes on: this one, or the one that an earlier run made."""
+        return self.record.remember(name, value)
+
     def file(self, key: str, name: str, trust: bool = False) -> bytes:
         """A file that a trial left. Refused if it is not the one that this user's study wrote, unless trusted."""
         signature = self.row(key)["files"].get(name)
