@@ -15,8 +15,7 @@ from typing import Any
 
 from torch import nn
 
-from netwright.app import history
-from netwright.app.candidates import finish, plan
+from netwright.app.candidates import finish, history, plan
 from netwright.app.candidates.beside import hold_beside
 from netwright.app.candidates.choose import Choice, choose
 from netwright.app.candidates.control import CONTROL
@@ -71,7 +70,7 @@ def improve(
     batch, threads: how the network will be used, examples in one call and threads of the processor: latency is
     measured so. device: where training takes place ('cuda', 'mps', ...); files and latency are of the CPU.
     history: begin with the methods that won on similar networks of yours before, and remember which one wins here
-    (app/history.py; in the cache folder).
+    (app/candidates/history.py; in the cache folder).
     Progress is shown, as a bar or in lines, unless `quiet`.
     """
     target = Target(2.0 if faster is None and smaller is None else faster, smaller, max_drop)
@@ -223,7 +222,7 @@ class _Job:
         order = history.Order(tuple(row.slug for row in plan.methods_for(self.asked.methods)))
         if not self.asked.methods and self.use_history:
             order = history.ordered(order.slugs, self._circumstances(), history.read())
-        kept = json.loads(study.remember("order", json.dumps(asdict(order))))
+        kept = json.loads(study.remember("order", json.dumps(order.to_json())))
         order = history.Order(tuple(kept["slugs"]), tuple(kept["runs"]))
         if order.sentence:
             self.view.say(f"note: {order.sentence}")

@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from netwright.app.candidates import control, plan
 from netwright.app.candidates.beside import blow_up, blown_up, note_of
 from netwright.app.candidates.choose import Choice
+from netwright.app.candidates.history import Order
 from netwright.app.candidates.run import ORIGINAL
 from netwright.app.clock import Clock, TimeUp, cut_off
 from netwright.app.deployment import Deployment
 from netwright.app.feeding.opening import Subject, describe
 from netwright.app.feeding.suspicion import guesses
-from netwright.app.history import Order
 from netwright.app.report import evidence, report
 from netwright.app.report.result import Result
 from netwright.core import catalogue

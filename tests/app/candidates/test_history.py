@@ -11,10 +11,9 @@ import torch
 from torch import nn
 
 import netwright as nw
-from netwright.app import history
-from netwright.app.candidates import plan
+from netwright.app.candidates import history, plan
+from netwright.app.candidates.history import Circumstances, Run
 from netwright.app.deployment import Deployment
-from netwright.app.history import Circumstances, Run
 from netwright.core import catalogue
 
 ABOUT = Circumstances(

@@ -87,7 +87,7 @@ class Order:
         )
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        return {"slugs": list(self.slugs), "runs": list(self.runs)}
 
 
 def circumstances(network: nn.Module, task: Task, target: Target, deployment: Deployment) -> Circumstances:
