@@ -175,7 +175,8 @@ def test_what_goes_has_the_lowest_scores_of_all_layers(importance: str) -> None:
         "magnitude": lambda: magnitude(network, found.groups),
         "random": lambda: at_random(found.groups, 3),
     }[importance]()
-    small = Prune(importance, ratio=0.25, of="units", epochs=0, round_to=1, samples=64, seed=3)(
+    method = catalogue.method(f"{importance}-pruning")
+    small = method.build(ratio=0.25, of="units", epochs=0, round_to=1, samples=64, seed=3)(
         network, task, Budget()
     )
     relative = {name: (score / score.mean()).tolist() for name, score in scores.items()}

@@ -11,6 +11,8 @@ from netwright.core.contracts import Box, Verifier
 from netwright.core.errors import BadInput, NotApplicable, OutOfTime
 from netwright.core.fit import Fit
 from netwright.core.task import Task
+from netwright.verify.crown import Crown
+from netwright.verify.interval_bounds import IntervalBounds
 from netwright.verify.parts.bounds import read
 from netwright.verify.parts.boxes import box_around, margins
 from netwright.verify.parts.certify import Certify, certified_accuracy, margin_bound, margin_rows
@@ -51,7 +53,7 @@ def test_where_time_runs_out_what_intervals_prove_stays_proved(trained, monkeypa
     with torch.no_grad():
         y = net(x).argmax(1)
     box = box_around(x, y, 0.002, (0.0, 1.0), digits.normalise)
-    intervals = Certify("interval")(net, box, Budget())
+    intervals = IntervalBounds()(net, box, Budget())
 
     def late(program, part, bound="crown"):
         if bound == "crown":
@@ -59,12 +61,10 @@ def test_where_time_runs_out_what_intervals_prove_stays_proved(trained, monkeypa
         return margin_bound(program, part, bound)
 
     monkeypatch.setattr("netwright.verify.parts.certify.margin_bound", late)
-    found = Certify("crown")(net, box, Budget(seconds=60))
+    found = Crown()(net, box, Budget(seconds=60))
     assert intervals.count("holds") > 0
     assert found.answers == intervals.answers
-    assert Certify("crown")(net, box, Budget()).count("holds") == 0, (
-        "without a limit there is nothing to fall back on"
-    )
+    assert Crown()(net, box, Budget()).count("holds") == 0, "without a limit there is nothing to fall back on"
 
 
 @pytest.fixture(scope="module")
