@@ -8,7 +8,7 @@ import pytest
 from netwright.core.budget import Budget
 from netwright.core.errors import BadInput, NetwrightError
 from netwright.search.linas import LINAS
-from netwright.search.linas.evolution import nsga2
+from netwright.search.linas.evolution import PEERS, evolve, nsga2
 from netwright.search.linas.surrogate import Surrogate, one_hot
 from netwright.search.parts.archive import Archive, front, hypervolume
 
@@ -110,10 +110,37 @@ def test_genes_that_are_switched_off_are_masked():
 
         def measure(self, choice, task):
             assert choice["a"] or choice["b"] == 0
-            return {"x": choice["a"] * choice["b"], "y": -choice["b"]}
+            return {"x": choice["a"] * choice["b"], "y": -choice["b"] - choice["a"]}
 
     found = LINAS(population=6, measurements=100, evaluations=60)(Depth(), None, Budget())
     assert len(found.log) == 13
+    assert [m.choice for m in found.log if m.choice[0] == 0] == [(0, -1)]
+    assert {"a": 1, "b": 0} in [
+        c.choice for c in found
+    ]  # no candidate holds a code that a space does not know
+
+
+def test_an_inactive_gene_looks_like_none_of_its_values():
+    """The predictors see no value where a gene is off: not that of an active 0."""
+
+    class Depth:
+        genes: ClassVar = {"a": 2, "b": 3}
+
+        def inactive(self, choice):
+            return ["b"] if choice["a"] == 0 else []
+
+        def measure(self, choice, task):
+            return {"x": choice["a"], "y": 1.0}
+
+    archive = Archive(Depth(), None)
+    off, on = archive.canonical((0, 2)), archive.canonical((1, 0))
+    assert (off, on) == ((0, -1), (1, 0))
+    assert archive.canonical(off) == off
+    coded = one_hot(np.array([off, on]), archive.sizes)
+    assert coded.tolist() == [[1, 0, 0, 0, 0], [0, 1, 1, 0, 0]]
+    assert archive.named(off) == {"a": 0, "b": 0}
+    assert (archive.measure((0, 1), 0) == archive.measure((0, 2), 0)).all()
+    assert len(archive.log) == 1
 
 
 def test_seconds_end_the_search_at_the_next_measurement():
@@ -186,3 +213,41 @@ def test_archive_measures_a_known_choice_for_free():
     first = archive.measure((0, 1, 2, 3, 1, 0), 0)
     assert (archive.measure((0, 1, 2, 3, 1, 0), 1) == first).all()
     assert len(space.calls) == len(archive.log) == 1
+
+
+@pytest.mark.parametrize("name", [n for names in PEERS.values() for n in names])
+def test_every_peer_finds_better_choices_than_chance(name):
+    """Of one objective its least value, of two the front."""
+    if name == "age-moea":
+        pytest.importorskip("numba", reason="numba is not installed")
+    sizes, seen = np.array(list(Bowls.genes.values())), []
+    single = name in PEERS[1]
+
+    def evaluate(rows):
+        assert rows.dtype == int
+        assert (rows >= 0).all()
+        assert (rows < sizes).all()
+        seen.extend(rows.tolist())
+        values = Bowls.values(rows)
+        return np.abs(values.sum(1, keepdims=True) - 0.6) if single else values
+
+    evolve(name, sizes, 1 if single else 2, evaluate, population=20, evaluations=400, seed=0)
+    assert 300 <= len(seen) <= 500
+    found = Bowls.values(np.unique(seen, axis=0))  # a repeated choice costs nothing
+    everything = Bowls.everything()
+    rng = np.random.default_rng(0)
+    if single:
+        best = lambda values: np.abs(values.sum(1) - 0.6).min()
+        assert best(found) <= np.sort(np.abs(Bowls.values(everything).sum(1) - 0.6))[20]
+    else:
+        chance = [
+            hypervolume(Bowls.values(everything[rng.permutation(10_000)[: len(found)]]), REFERENCE)
+            for _ in range(5)
+        ]
+        assert hypervolume(found, REFERENCE) > np.mean(chance)
+
+
+def test_peers_are_for_so_many_objectives():
+    for name, objectives in (("ga", 2), ("nsga2", 1), ("cma-es", 3), ("hill", 2)):
+        with pytest.raises(BadInput, match="cannot search"):
+            evolve(name, np.array([2, 2]), objectives, lambda rows: rows, population=4, evaluations=8, seed=0)

@@ -1,63 +1,63 @@
-"""Searched shares per layer against one rule for all layers, at the same budget."""
+"""Searched shares per layer against rules for all layers, at equal multiply-accumulates and equal budget."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from netwright.claims.beds.pruning import row
-from netwright.claims.beds.trained import testbed
+from netwright.claims.beds.pruning import CONVERGED, EPOCHS, bed_of, prune_arm, pruned, row
 from netwright.claims.record import Claim, Measured, Scale
 from netwright.claims.rule import Part, Rule
 from netwright.claims.statistics import difference, differences, mean, told
-from netwright.compress.parts.prune import Prune
 from netwright.core.budget import Budget, Target
 from netwright.search.linas_pruning import LinasPruning
 
+RULES = {
+    "taylor": {"importance": "taylor"},
+    "magnitude": {"importance": "magnitude"},
+    "taylor, every layer alike": {"importance": "taylor", "scope": "layer"},
+}
+EQUAL = "macs_kept: searched less taylor"
 CLAIM = Claim(
     slug="linas-pruning",
     paper="a search on measured candidates finds better sub-networks than a fixed rule (no figure for pruning)",
     setting=(
-        "digits, CNN 16-32-64; half of the multiply-accumulates to be removed; 30 epochs of examples for every arm, of "
-        "which the search may take half; global Taylor and magnitude pruning use all of them to fine-tune"
+        "Fashion-MNIST, ResNet-8 of width 16 trained to the end on all 60,000 images (the bed 'fashion'), 6 groups of "
+        "units, 4,096 choices; the search is asked to halve the latency, for which it removes 60 % of the "
+        "multiply-accumulates; then the rules remove as many. Half an epoch of examples for every arm, of which the "
+        "search takes half, while the rules fine-tune with all of them (AdamW 1e-3, cosine); 5,000 test images"
     ),
     rule=Rule(
         holds=(Part("accuracy: searched less taylor", "above"),),
-        bed=(Part("macs_kept: searched less taylor", "within", 0.02),),
+        bed=(*CONVERGED, Part(EQUAL, "within", 0.02)),
     ),
 )
-BUDGET = Budget(epochs=30, target=Target(faster=2.0))
+BUDGET = Budget(epochs=EPOCHS, target=Target(faster=2.0))
 
 
 def measure(scale: Scale) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for seed in scale.seeds:
-        network, task = testbed("digits-cnn", seed)
-        network = network.to(scale.device)
-        arms = {
-            "searched": LinasPruning(epochs=30, seed=seed),
-            "taylor": Prune(importance="taylor", ratio=0.5, epochs=30, round_to=1, seed=seed),
-            "magnitude": Prune(importance="magnitude", ratio=0.5, epochs=30, round_to=1, seed=seed),
-        }
-        rows.append(row("unpruned", seed, network, task, network))
-        rows += [row(arm, seed, method(network, task, BUDGET), task, network) for arm, method in arms.items()]
+        found, network, task = pruned({}, seed, scale)
+        searched = LinasPruning(epochs=EPOCHS, seed=seed)(network, task, BUDGET)
+        found.append(row("searched", seed, searched, task, network))
+        ratio = 1 - found[-1]["macs_kept"]
+        for arm, settings in RULES.items():
+            small = prune_arm(ratio=ratio, seed=seed, **settings)(network, task, Budget())
+            found.append(row(arm, seed, small, task, network))
+        rows += found
     return rows
 
 
 def judge(rows: list[dict[str, Any]]) -> Measured:
-    figures = differences(rows, "searched", ("taylor", "magnitude"), ("accuracy",))
+    figures = differences(rows, "searched", RULES, ("accuracy",))
     percent = lambda arm: (
-        f"{100 * mean(rows, arm, 'accuracy'):.1f} % at {100 * mean(rows, arm, 'macs_kept'):.0f} %"
+        f"{100 * mean(rows, arm, 'accuracy'):.2f} % at {100 * mean(rows, arm, 'macs_kept'):.0f} %"
     )
+    gaps = ", ".join(f"{told(figures[f'accuracy: searched less {arm}'])} from {arm}" for arm in RULES)
     return Measured(
-        summary=(
-            f"searched {percent('searched')} of the MACs, Taylor {percent('taylor')}, magnitude "
-            f"{percent('magnitude')}; searched is {told(figures['accuracy: searched less taylor'])} points from Taylor"
-        ),
+        summary=f"searched {percent('searched')} of the MACs, Taylor {percent('taylor')}; in points: {gaps}",
         figures=figures,
-        bed={
-            "accuracy before": mean(rows, "unpruned", "accuracy"),
-            "macs_kept: searched less taylor": difference(rows, "searched", "taylor", "macs_kept"),
-        },
+        bed={**bed_of(rows), EQUAL: difference(rows, "searched", "taylor", "macs_kept")},
         notes=(
             "Without a clock in the budget the search counts multiply-accumulates where it would time networks. "
             "Accuracies are compared only where both arms keep as many of them."

@@ -89,7 +89,7 @@ class LINAS:
 
         return nsga2(
             archive.sizes, values.shape[1], predict, population=self.population, evaluations=self.evaluations,
-            seed=self.seed + 1000 * round_, start=codes[front(values)],
+            seed=self.seed + 1000 * round_, start=codes[front(values)].clip(0),
         )  # fmt: skip
 
     def _unknown(self, archive: Archive, count: int, rng: np.random.Generator) -> list[np.ndarray]:

@@ -13,8 +13,8 @@ from sklearn.svm import SVR
 
 
 def one_hot(codes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """Codes (N, genes) -> (N, sum of sizes) of 0 and 1."""
-    return np.hstack([np.eye(size)[codes[:, i]] for i, size in enumerate(sizes)])
+    """Codes (N, genes) -> (N, sum of sizes) of 0 and 1; a gene without a value (a negative code) has no 1."""
+    return np.hstack([np.vstack([np.eye(size), np.zeros(size)])[codes[:, i]] for i, size in enumerate(sizes)])
 
 
 def candidates() -> list[Ridge | SVR]:

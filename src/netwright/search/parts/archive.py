@@ -15,6 +15,8 @@ from netwright.core.contracts import Candidate, Space
 from netwright.core.errors import BadInput, NetwrightError
 from netwright.core.task import Task
 
+INACTIVE = -1
+
 
 def front(values: np.ndarray) -> np.ndarray:
     """Indices of the rows of (N, M), all minimised, that no other row dominates; in order of the first objective."""
@@ -43,7 +45,8 @@ class Archive(Sequence[Candidate]):
     """A sequence of the candidates on the front; `log` holds all measurements, in order, none twice.
 
     What is measured once is never measured again: a choice that comes again costs nothing and is not logged. Genes
-    that a space declares inactive for a choice (its optional `inactive(choice)` -> names) count as 0.
+    that a space declares inactive for a choice (its optional `inactive(choice)` -> names) have the code INACTIVE,
+    which is none of their values: an active 0 is another choice. The space is asked with 0 for them.
     """
 
     space: Space
@@ -63,11 +66,11 @@ class Archive(Sequence[Candidate]):
         return int(np.prod(self.sizes.astype(object)))
 
     def canonical(self, codes: Sequence[int]) -> tuple[int, ...]:
-        """The choice with inactive genes at 0."""
-        choice = {g: int(c) for g, c in zip(self.genes, codes, strict=True)}
+        """The choice with inactive genes at INACTIVE."""
+        choice = self.named(codes)
         inactive = getattr(self.space, "inactive", None)
         off = set(inactive(choice)) if inactive is not None else set()
-        return tuple(0 if g in off else choice[g] for g in self.genes)
+        return tuple(INACTIVE if g in off else choice[g] for g in self.genes)
 
     def knows(self, codes: Sequence[int]) -> bool:
         return self.canonical(codes) in self._known
@@ -86,7 +89,8 @@ class Archive(Sequence[Candidate]):
         return np.array(list(self.log[self._known[key]].objectives.values()))
 
     def named(self, codes: Sequence[int]) -> dict[str, int]:
-        return {g: int(c) for g, c in zip(self.genes, codes, strict=True)}
+        """The choice as a space takes it: inactive genes at 0."""
+        return {g: max(0, int(c)) for g, c in zip(self.genes, codes, strict=True)}
 
     @property
     def codes(self) -> np.ndarray:
