@@ -1,3 +1,5 @@
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -499,3 +501,13 @@ class Twice(nn.Module):
 @pytest.mark.parametrize(("below", "above", "found"), [(2, 2, "below"), (2, 3, "above")])
 def test_of_two_stacks_the_longer_or_the_first_is_tapped(below, above, found):
     assert stack_of(Twice(below, above).eval(), task_of().example(2)).name == found
+
+
+def test_a_rung_answers_for_its_block_and_is_copied_as_itself():
+    rung = Rung(own(32, 64), None, 32, 8, 0.1, True, False)
+    rung.block.kind = "full"
+    assert rung.kind == "full"
+    rung.block.__deepcopy__ = lambda memo: None
+    assert isinstance(copy.deepcopy(rung), Rung)
+    with pytest.raises(AttributeError, match="colour"):
+        _ = rung.colour

@@ -141,6 +141,8 @@ class Rung(nn.Module):
         try:
             return super().__getattr__(name)
         except AttributeError:
+            if name.startswith("__"):  # how to copy a rung is not the block's to say
+                raise
             return getattr(super().__getattr__("block"), name)
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Any:

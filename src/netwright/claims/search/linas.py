@@ -37,8 +37,8 @@ CLAIM = Claim(
     ),
 )
 
-SHARE, LIMIT, POPULATION = 0.95, 300, 20
-SHOWN = (50, 100, 200)
+SHARE, LIMIT, POPULATION = 0.95, 160, 20
+SHOWN = (40, 80, 160)
 SEEDS = 20
 
 
@@ -56,7 +56,7 @@ def direct(name: str) -> Any:
     def search(cells: Cells, task: Task, seed: int) -> Archive:
         archive = Archive(cells, task)
         evaluate = lambda rows: np.array([archive.measure(row, 0) for row in rows])
-        evolve(name, archive.sizes, 2, evaluate, population=POPULATION, evaluations=2000, seed=seed)
+        evolve(name, archive.sizes, 2, evaluate, population=POPULATION, evaluations=1000, seed=seed)
         return finish(archive, seed)
 
     return search
