@@ -5,13 +5,21 @@ import pytest
 import torch
 from torch import nn
 
+from netwright.compress.distillation import Distillation
+from netwright.compress.dynamic_int8 import DynamicInt8
+from netwright.compress.rethink import Rethink
+from netwright.compress.static_int8 import StaticInt8
+from netwright.compress.taylor_pruning import TaylorPruning
 from netwright.core import progress
 from netwright.core.budget import Budget
-from netwright.core.errors import BadInput, NetwrightError
+from netwright.core.errors import BadInput, NetwrightError, NotApplicable
+from netwright.core.files.export import export
+from netwright.core.files.load import load
 from netwright.core.fit import Fit
 from netwright.core.metrics import evaluate
 from netwright.core.network import call
 from netwright.core.task import Task
+from netwright.core.weights.initialise import reinitialised
 
 
 def task_of(kind="classification", n=600, seed=0):
@@ -198,6 +206,23 @@ def test_nothing_to_train_is_an_error():
     net = network().requires_grad_(False)
     with pytest.raises(NetwrightError, match="nothing to train"):
         Fit()(net, task_of())
+
+
+@pytest.mark.parametrize("static", [True, False])
+def test_an_8_bit_network_read_from_its_file_is_not_trained(static, tmp_path):
+    """Its float tensors cannot learn past the roundings; what has to train it says so, in one line."""
+    task = task_of(n=60)
+    net = nn.Sequential(nn.Linear(8, 12), nn.LayerNorm(12), nn.Linear(12, 3)).eval()
+    small = (StaticInt8() if static else DynamicInt8())(net, task, Budget())
+    export(small, task.example(2), tmp_path / "m.pt2")
+    again = load(tmp_path / "m.pt2")
+    with pytest.raises(NotApplicable, match="8-bit integers, which cannot be trained"):
+        Fit(epochs=1)(again, task)
+    with pytest.raises(NotApplicable, match="8-bit integers, which cannot be trained"):
+        reinitialised(again, seed=0)
+    for method in (Distillation(epochs=1), TaylorPruning(), Rethink(epochs=1)):
+        with pytest.raises(NotApplicable):
+            method(again, task, Budget(epochs=1))
 
 
 def test_a_training_that_hardly_began_says_so():

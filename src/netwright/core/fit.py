@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from netwright.core import progress
 from netwright.core.budget import Budget, Meter
-from netwright.core.errors import BadInput, NetwrightError
+from netwright.core.errors import BadInput, NetwrightError, NotApplicable
 from netwright.core.files.checkpoint import load_state, save_state
 from netwright.core.metrics import evaluate
-from netwright.core.network import Inputs, batch_size, call, device_of, move, seeded
+from netwright.core.network import Inputs, batch_size, call, check_trainable, device_of, move, seeded
 from netwright.core.split import Batch
 from netwright.core.task import Task
 
@@ -138,13 +138,12 @@ class _Run:
         self.validate = validate or (lambda net: evaluate(net, task, "val"))
         self.validating = fit.validate or fit.patience is not None
         self.generator = torch.Generator().manual_seed(fit.seed)
-        wanted = (
-            list(parameters)
-            if parameters is not None
-            else [p for p in network.parameters() if p.requires_grad]
-        )
+        if parameters is None:
+            check_trainable(network)
+            parameters = [p for p in network.parameters() if p.requires_grad]
+        wanted = list(parameters)
         if not wanted:
-            raise NetwrightError("nothing to train: no parameter requires gradients")
+            raise NotApplicable("nothing to train: no parameter requires gradients")
         self.state = State(network, self._optimiser(wanted), meter)
         self.base = [group["lr"] for group in self.state.optimiser.param_groups]
         self.history = History()

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from netwright.core.errors import BadInput
+from netwright.core.errors import BadInput, NotApplicable
 
 Inputs: TypeAlias = Tensor | tuple[Tensor, ...]
 
@@ -97,3 +97,11 @@ def fingerprint(network: nn.Module) -> str:
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]
+
+
+def check_trainable(network: nn.Module) -> None:
+    """NotApplicable for a network whose weights are 8-bit integers: no gradient passes its roundings."""
+    if any(p.dtype in (torch.int8, torch.uint8) for p in network.parameters()):
+        raise NotApplicable(
+            "its weights are 8-bit integers, which cannot be trained; give the network that they were made from"
+        )

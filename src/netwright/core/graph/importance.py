@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from netwright.core import progress
 from netwright.core.budget import Meter
 from netwright.core.graph.groups import Group
-from netwright.core.network import batch_size, call, clone, device_of, move
+from netwright.core.network import batch_size, call, check_trainable, clone, device_of, move
 from netwright.core.task import Task
 
 Scores = dict[str, Tensor]
@@ -54,6 +54,7 @@ def taylor(
     With a gate z = 1 on each unit, the change is dL/dz (eq. 8 of the paper). The gate's derivative is the sum of
     gradient times weight over the weights that read the unit, which holds for every operator between.
     """
+    check_trainable(network)
     copy = clone(network).eval()
     for parameter in copy.parameters():
         parameter.requires_grad_(parameter.is_floating_point())

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from netwright.core.network import clone, seeded
+from netwright.core.network import check_trainable, clone, seeded
 
 
 def reinitialised(network: nn.Module, seed: int) -> nn.Module:
@@ -20,7 +20,9 @@ def reinitialised(network: nn.Module, seed: int) -> nn.Module:
     Parameters that belong to no module with an initialiser (a class token, the weights of a network read from a
     file) get torch's default: matrices and larger uniform with fan-in scaling, names ending in 'bias' zero, other
     vectors keep what they are if constant, else one. Running statistics start anew; other buffers stay.
+    NotApplicable for a network whose weights are 8-bit integers.
     """
+    check_trainable(network)
     fresh = clone(network)
     covered: set[int] = set()
     with seeded(seed), torch.no_grad():
