@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import onnx
 
+from netwright.core.files.onnx_import.file import names_read
+
 _FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16)
 
 
@@ -35,10 +37,7 @@ def _prune(graph: onnx.GraphProto) -> None:
     for node in reversed(graph.node):
         if needed & set(node.output):
             live.append(node)
-            needed.update(node.input)
-            for attribute in node.attribute:
-                for inner in [attribute.g, *attribute.graphs]:
-                    needed.update(name for step in inner.node for name in step.input)
+            needed.update(names_read(node))
     held = [t for t in graph.initializer if t.name in needed]
     del graph.node[:]
     graph.node.extend(reversed(live))

@@ -114,3 +114,13 @@ def _of_node(node: onnx.NodeProto) -> Iterator[onnx.TensorProto]:
         yield from attribute.tensors
         for graph in ([attribute.g] if attribute.HasField("g") else []) + list(attribute.graphs):
             yield from _of_graph(graph)
+
+
+def names_read(node: onnx.NodeProto) -> Iterator[str]:
+    """What a node reads, what its branches read or hand on among it."""
+    yield from node.input
+    for attribute in node.attribute:
+        for graph in ([attribute.g] if attribute.HasField("g") else []) + list(attribute.graphs):
+            for inner in graph.node:
+                yield from names_read(inner)
+            yield from (value.name for value in graph.output)

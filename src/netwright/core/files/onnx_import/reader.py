@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +31,11 @@ from netwright.core.files.onnx_import import (  # noqa: F401  (each fills its pa
 from netwright.core.files.onnx_import.agreement import check_agreement, gives_probabilities, session_of
 from netwright.core.files.onnx_import.classifier import scores_alone
 from netwright.core.files.onnx_import.emitter import Emitter
-from netwright.core.files.onnx_import.file import parse
+from netwright.core.files.onnx_import.file import names_read, parse
 from netwright.core.files.onnx_import.plan import Input, Plan, declared, plans, read_input
 from netwright.core.files.onnx_import.registry import READERS, SIZES, Node, attribute_value, to_torch
-from netwright.core.files.onnx_import.values import Const, Operand, Value
+from netwright.core.files.onnx_import.sizes import settled
+from netwright.core.files.onnx_import.values import Const, Operand, Size, Value
 from netwright.core.files.scores import as_logits
 from netwright.core.quiet import quiet
 
@@ -42,6 +45,9 @@ _KEEP_ZERO = {
     "Cast", "Tile",
 }  # fmt: skip
 _DOMAINS = ("", "ai.onnx")
+_IF = "If"
+# pick among sizes: what they give is no decision
+_MOVES_SIZES = {"Shape", "Gather", "Slice", "Squeeze", "Unsqueeze", "Identity", "Concat", "Split", "Reshape"}
 
 
 def read_onnx(path: str | Path, example: tuple[Tensor, ...] | None = None) -> fx.GraphModule:
@@ -59,7 +65,7 @@ def read_onnx(path: str | Path, example: tuple[Tensor, ...] | None = None) -> fx
     whole = parse(path)
     model = scores_alone(whole)
     try:
-        _known_operators(model)
+        _known_operators(model.graph.node)
         return _read(model, path, example, model is whole)
     except NetwrightError as error:
         if not str(error).startswith(str(path)):
@@ -89,6 +95,11 @@ def _read(
             # the plan that fixes everything as the file does tells best what is wrong
             failure = error
             continue
+        if not plan.free and plan.batch is None and any(_operator(n) == _IF for n in model.graph.node):
+            raise UnsupportedOperator(
+                "If (in a file that could be read for one batch size only, though it takes any)", _first_if(model),
+                "Netwright", "If that constants or sizes decide",
+            ) from failure  # fmt: skip
         facts = {
             "inputs": [(i.name, s[1:]) for i, s in zip(inputs, declared(inputs), strict=True)],
             "outputs": [value.name for value in model.graph.output],
@@ -113,11 +124,16 @@ def _read(
     raise BadInput(f"this network cannot be read: {str(failure).strip().partition(chr(10))[0]}") from failure
 
 
-def _known_operators(model: onnx.ModelProto) -> None:
-    for index, node in enumerate(model.graph.node):
+def _known_operators(nodes: Iterable[onnx.NodeProto]) -> None:
+    """Those of the branches of an If are looked at when one is taken."""
+    for index, node in enumerate(nodes):
         operator = _operator(node)
-        if operator not in READERS:
+        if operator not in READERS and operator != _IF:
             raise UnsupportedOperator(operator, node.name or f"{node.op_type}_{index}", "Netwright")
+
+
+def _first_if(model: onnx.ModelProto) -> str:
+    return next(n.name or f"{_IF}_{i}" for i, n in enumerate(model.graph.node) if _operator(n) == _IF)
 
 
 def _operator(node: onnx.NodeProto) -> str:
@@ -137,30 +153,102 @@ def _convert(model: onnx.ModelProto, inputs: list[Input], plan: Plan) -> fx.Grap
     for k, entry in enumerate(inputs):
         env[entry.name] = e.input(entry.name, tuple(one[k] for one in at), entry.dtype)
     opset = max((o.version for o in model.opset_import if o.domain in _DOMAINS), default=1)
-    used = Counter(name for node in model.graph.node for name in node.input)
+    used = Counter(name for node in model.graph.node for name in names_read(node))
     used.update(v.name for v in model.graph.output)
-    hints = _hints(model, used)
     words = {text: code for code, text in enumerate(pipelines.vocabulary(model.graph))}
-    for index, proto in enumerate(model.graph.node):
+    reading = _Reading(e, opset, used, _hints(model, used), words, weights_in_nodes)
+    _steps(reading, model.graph.node, env)
+    return _finish(e, [env[v.name] for v in model.graph.output])
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """What every node of a file is read with. used: how often each name is read. made: by which node it was."""
+
+    emitter: Emitter
+    opset: int
+    used: Counter[str]
+    hints: dict[str, str]
+    words: dict[str, int]
+    weights_in_nodes: bool
+    made: dict[str, onnx.NodeProto] = field(default_factory=dict)
+
+
+def _steps(r: _Reading, nodes: Iterable[onnx.NodeProto], env: dict[str, Operand], place: str = "") -> None:
+    """Read nodes in order into env. place: what comes before the names of constants, in a branch."""
+    for index, proto in enumerate(nodes):
         name = proto.name or f"{proto.op_type}_{index}"
-        attributes = (
-            pipelines.ml_attributes(proto, words) if proto.domain == pipelines.DOMAIN
-            else {a.name: attribute_value(a) for a in proto.attribute}
-        )  # fmt: skip
-        node = Node(
-            _operator(proto), name, [env[i] for i in proto.input], attributes, opset, [used[o] for o in proto.output],
-            hints.get(proto.output[0], "") if proto.output else "",
-        )  # fmt: skip
-        e.scope = _scope(name)
-        results = _results(e, node)
+        for read in proto.input:
+            if read not in env:
+                raise BadInput(f"node '{name}' reads '{read}', which nothing gives")
+        if _operator(proto) == _IF:
+            results: Iterable[Any] = _branch(r, proto, name, env, place)
+        else:
+            r.emitter.scope = _scope(name)
+            results = _results(r.emitter, _node(r, proto, name, env))
         for output, result in zip(proto.output, results, strict=False):
             if isinstance(result, Const) and not result.name:
-                result.name = output
+                result.name = place + output
                 result.weight |= (
-                    proto.op_type == "Constant" and weights_in_nodes and result.tensor.numel() > 1
+                    proto.op_type == "Constant" and r.weights_in_nodes and result.tensor.numel() > 1
                 )
             env[output] = result
-    return _finish(e, [env[v.name] for v in model.graph.output])
+            r.made[output] = proto
+
+
+def _node(r: _Reading, proto: onnx.NodeProto, name: str, env: dict[str, Operand]) -> Node:
+    attributes = (
+        pipelines.ml_attributes(proto, r.words) if proto.domain == pipelines.DOMAIN
+        else {a.name: attribute_value(a) for a in proto.attribute}
+    )  # fmt: skip
+    return Node(
+        _operator(proto), name, [env[i] for i in proto.input], attributes, r.opset,
+        [r.used[o] for o in proto.output], r.hints.get(proto.output[0], "") if proto.output else "",
+    )  # fmt: skip
+
+
+def _asks_the_batch(r: _Reading, name: str, env: dict[str, Operand]) -> bool:
+    """Whether what is known of this name was decided by a size that varies: it may be otherwise for other batches."""
+    waiting, met = [name], set()
+    while waiting:
+        proto = r.made.get(waiting.pop())
+        if proto is None or id(proto) in met:
+            continue
+        met.add(id(proto))
+        varying = any(
+            isinstance(env.get(i), np.ndarray) and any(isinstance(v, Size) for v in env[i].ravel())  # type: ignore[union-attr]
+            for i in proto.input
+        )
+        if varying and proto.op_type not in _MOVES_SIZES:
+            return True
+        waiting += names_read(proto)
+    return False
+
+
+def _branch(
+    r: _Reading, proto: onnx.NodeProto, name: str, env: dict[str, Operand], place: str
+) -> list[Operand]:
+    """The outputs of an If: of the branch that constants or sizes choose, read as if it stood there itself."""
+    condition = env[proto.input[0]]
+    if isinstance(condition, np.ndarray):
+        condition = settled(condition)  # type: ignore[assignment]
+    by_batch = _asks_the_batch(r, proto.input[0], env)
+    if by_batch and r.emitter.batch is not None:
+        raise BadInput(f"node '{name}' (If) depends on the batch size")  # read again with the file's own
+    if by_batch or not isinstance(condition, Const):
+        what = "depends on the batch size" if by_batch else "is computed from data"
+        raise UnsupportedOperator(
+            f"If (with a condition that {what})", name, "Netwright", "If that constants or other sizes decide"
+        )
+    wanted = "then_branch" if bool(condition.tensor.reshape(-1)[0]) else "else_branch"
+    graph = next(a.g for a in proto.attribute if a.name == wanted)
+    _known_operators(graph.node)
+    place = f"{place}{proto.output[0]}."
+    inner = dict(env)  # a branch reads what is around it; what it makes stays inside
+    for tensor in graph.initializer:
+        inner[tensor.name] = Const(to_torch(tensor), place + tensor.name, weight=True)
+    _steps(r, graph.node, inner, place)
+    return [inner[v.name] for v in graph.output]
 
 
 def _results(e: Emitter, node: Node) -> tuple[Any, ...]:
