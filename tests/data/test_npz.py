@@ -173,7 +173,7 @@ def with_nan(values, what=np.nan):
         ({"x": with_nan(X, np.inf), "y": Y}, "NaN or Inf"),
         ({"x": X, "y": with_nan(Y.astype(float))}, "NaN or Inf in 1 examples"),
         ({"x": X, "y": Y - 1}, "labels out of range: -1"),
-        ({"x": X, "y": with_nan(Y, 900)}, "labels out of range: 900"),
+        ({"x": X, "y": with_nan(Y, 9000)}, "labels out of range: 9000"),
         ({"x_train": X, "y_train": Y, "x_test": X, "y_test": Y + 1}, "labels out of range: 3 in test"),
         ({"x": X, "y": Y * 0}, "one class only"),
         ({"x": X, "y": Y[:50]}, "x has 60 examples, y has 50"),

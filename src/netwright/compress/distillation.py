@@ -13,7 +13,17 @@ from netwright.compress.rethink import Rethink
 from netwright.core.budget import Budget
 from netwright.core.errors import BadInput, NotApplicable
 from netwright.core.fit import Fit
-from netwright.core.network import Inputs, batch_size, call, clone, device_of, parameter_count, seeded
+from netwright.core.network import (
+    Inputs,
+    batch_size,
+    call,
+    clone,
+    device_of,
+    evaluating,
+    move,
+    parameter_count,
+    seeded,
+)
 from netwright.core.task import Task
 from netwright.models import build
 
@@ -91,13 +101,16 @@ class Distillation:
         if isinstance(self.student, nn.Module):
             return clone(self.student)
         size = self.size or max(1, parameter_count(network) // 4)
+        with evaluating(network), torch.no_grad():  # it may know more classes than the data hold
+            taught = call(network, move(task.example(2), device_of(network)))
+        outputs = taught.shape[1] if taught.dim() == 2 else task.outputs
         with seeded(self.seed):
             if isinstance(self.student, str):
-                return build(self.student, task.input_shape, task.outputs, size)
+                return build(self.student, task.input_shape, outputs, size)
         try:
             return Rethink(ratio=self.ratio, seed=self.seed).new_network(network, task)
         except NotApplicable:
             if task.meaning != "image":
                 raise
             with seeded(self.seed):
-                return build("cnn", task.input_shape, task.outputs, size)
+                return build("cnn", task.input_shape, outputs, size)

@@ -9,6 +9,7 @@ import numpy as np
 from netwright.core.errors import BadInput
 from netwright.core.task import Kind
 
+_MANY = 1_000  # classes that a network may know of which few occur
 _FEW = (
     20  # whole numbers stored as floats are classes up to so many different ones (or the root of their count)
 )
@@ -73,7 +74,7 @@ def _whole(y: np.ndarray, role: str, what: str) -> np.ndarray:
         )
     numbers = y.astype(np.int64)
     different = np.unique(numbers)
-    if len(different) and different[-1] >= 10 * len(different) + 100:
+    if len(different) and different[-1] >= max(_MANY, 10 * len(different) + 100):
         raise BadInput(
             f"{what}: labels out of range: {different[-1]} in {role}, though only {len(different)} different "
             "labels occur; number the classes from 0 without gaps"

@@ -3,12 +3,18 @@ import pytest
 import torch
 from torch import nn
 
+from netwright.calibrate.isotonic_calibration import IsotonicCalibration
+from netwright.calibrate.temperature_scaling import TemperatureScaling
+from netwright.calibrate.vector_scaling import VectorScaling
+from netwright.compress.distillation import Distillation
+from netwright.core.budget import Budget
 from netwright.core.files.export import export
 from netwright.core.files.load import load
 from netwright.core.files.scores import logs, scores_for
 from netwright.core.measure.latency import onnx_session
 from netwright.core.metrics import evaluate
 from netwright.core.task import Task
+from netwright.data import task as named_task
 
 RNG = np.random.default_rng(0)
 
@@ -169,3 +175,77 @@ def test_probabilities_of_exactly_0_are_finite_logits_in_the_files_too(kind, way
 def test_probabilities_of_half_precision():
     halves = logs(torch.tensor([0.0, 0.5, 1.0], dtype=torch.float16))
     assert halves.tolist() == pytest.approx([np.log(2.0**-14), np.log(0.5), 0.0], abs=1e-2)
+
+
+class Wide(nn.Module):
+    """Scores of so many classes, the largest at the class that the first feature names."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.width = width
+
+    def forward(self, x):
+        return 5 * torch.nn.functional.one_hot(x[:, 0].long(), self.width).to(x.dtype) + 0 * x[:, :1]
+
+
+def _wide_task(classes, at):
+    """Targets count the classes that occur; the first feature is the network's own number of the class."""
+    y = np.arange(200) % len(at)
+    x = RNG.normal(size=(200, 5)).astype(np.float32)
+    x[:, 0] = np.array(at)[y]
+    return Task.from_arrays(x, y, classes=classes)
+
+
+def test_more_classes_than_occur_are_found_by_their_numbers():
+    task = _wide_task(("3", "17", "998"), (3, 17, 998))
+    net, wide, said = scores_for(Wide(1000), task)
+    assert said == "the network knows 1000 classes, of which the data have 3, found by their numbers"
+    assert wide.outputs == len(wide.classes) == 1000
+    assert wide.classes[998] == "998"
+    assert evaluate(net, wide)["accuracy"] == 1
+
+
+def test_more_classes_than_occur_are_found_by_the_names_in_the_file(tmp_path):
+    names = tuple(f"kind {c}" for c in range(40))
+    whole = Task.from_arrays(RNG.normal(size=(400, 5)).astype(np.float32), np.arange(400) % 40, classes=names)
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(5, 40)).eval()
+    export(net, whole.example(2), tmp_path / "n.onnx", signature=whole.signature)
+    read = load(tmp_path / "n.onnx")
+    x = RNG.normal(size=(300, 5)).astype(np.float32)
+    best = net(torch.from_numpy(x))[:, [31, 4]].argmax(1)  # of two classes, those that the network prefers
+    few = Task.from_arrays(x, best, classes=("kind 31", "kind 4"))
+    _, wide, said = scores_for(read, few)
+    assert said == "the network knows 40 classes, of which the data have 2, found by their names"
+    assert wide.classes == names
+    targets = torch.cat([y for _, y in wide.val.batches(64)])
+    assert set(targets.tolist()) == {31, 4}
+    outputs = torch.cat([net(x) for x, _ in wide.val.batches(64)])
+    assert bool((outputs[:, [31, 4]].argmax(1) == (targets == 4)).all())
+
+
+def test_names_that_the_network_does_not_know_are_taken_to_be_its_first_and_it_says_so():
+    task = _wide_task(("cat", "dog"), (0, 1))
+    _, wide, said = scores_for(Wide(4), task)
+    assert "its first 2 are taken to be the data's" in said
+    assert wide.classes == ("cat", "dog", "class 2", "class 3")
+
+
+@pytest.mark.parametrize(
+    "method",
+    [TemperatureScaling(), IsotonicCalibration(), VectorScaling(), Distillation(epochs=1, student="mlp")],
+)
+def test_methods_serve_a_network_that_knows_more_classes_than_occur(method):
+    """Also where nobody told the task of them."""
+    task = task_of(outputs=3)
+    torch.manual_seed(0)
+    made = method(nn.Sequential(nn.Linear(5, 50)).eval(), task, Budget(epochs=1))
+    outputs = made(task.example(4)[0])
+    assert outputs.shape == (4, 50)
+    assert bool(outputs.isfinite().all())
+
+
+def test_labels_of_a_thousand_classes_are_read_where_few_occur(tmp_path):
+    labels = np.array([207, 281, 999] * 40)
+    np.savez(tmp_path / "d.npz", x=RNG.normal(size=(120, 5)).astype(np.float32), y=labels)
+    assert named_task(str(tmp_path / "d.npz")).outputs == 1000

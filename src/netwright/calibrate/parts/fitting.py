@@ -45,9 +45,9 @@ def validation_logits(
         raise NotApplicable(f"calibration needs a classification task, '{task.name}' is {task.kind}")
     with within(budget.part(0.5).seconds):
         logits, targets = outputs_of(network, task.val)
-    if logits.dim() != 2 or logits.shape[1] != task.outputs:
+    if logits.dim() != 2 or logits.shape[1] < task.outputs:  # it may know more classes than occur
         raise NotApplicable(
-            f"calibration needs outputs (batch, {task.outputs}); this network gives {tuple(logits.shape)}"
+            f"calibration needs outputs (batch, {task.outputs}) or wider; this network gives {tuple(logits.shape)}"
         )
     if not bool(torch.isfinite(logits).all()):
         raise NotApplicable("the network's outputs hold NaN or Inf on the validation data")

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
+from netwright.core.files.facts import signature_of
 from netwright.core.network import call, clone, device_of, evaluating, move
 from netwright.core.task import Task
 
@@ -36,7 +37,7 @@ def scores_for(network: nn.Module, task: Task) -> tuple[nn.Module, Task, str]:
             done.append(said)
     with evaluating(network), torch.no_grad():
         output = call(network, inputs)
-    task, said = _widened(output, task)
+    task, said = _widened(network, output, task)
     return network, task, "; ".join([*done, *([said] if said else [])])
 
 
@@ -104,16 +105,37 @@ def _probabilities(network: nn.Module, output: Any, task: Task) -> Changed:
     return _after(network, _Log()), "it gives probabilities: outputs are their logarithms"
 
 
-def _widened(output: Any, task: Task) -> tuple[Task, str]:
-    """More classes than occur: those that never do are named by their number."""
+def _widened(network: nn.Module, output: Any, task: Task) -> tuple[Task, str]:
+    """More classes than occur. The data's are found among the network's by their names, where its file names them, or
+    by their numbers; else they are taken to be its first. Those that never occur are named by their number."""
     if task.kind != "classification" or not isinstance(output, Tensor) or output.dim() != 2:
         return task, ""
-    width = output.shape[1]
-    if width <= task.outputs:
+    width, count = output.shape[1], task.outputs
+    if width <= count:
         return task, ""
-    names = (*task.classes, *(str(c) for c in range(len(task.classes), width)))
-    said = f"the network knows {width} classes, of which the data have the first {task.outputs}"
-    return replace(task, outputs=width, classes=names), said
+    signature = signature_of(network)
+    known = signature.classes if signature is not None and len(signature.classes) == width else ()
+    numbers = tuple(str(c) for c in range(width))
+    said = task.classes or numbers[:count]
+    knows = f"the network knows {width} classes, of which the data have"
+    for names, how in ((known, "found by their names"), (numbers, "found by their numbers")):
+        if not set(said) <= set(names):
+            continue
+        places = torch.tensor([names.index(c) for c in said])
+        if bool((places == torch.arange(count)).all()):
+            return replace(task, outputs=width, classes=known or names), f"{knows} the first {count}"
+        if all(isinstance(getattr(s, "targets", None), Tensor) for s in (task.train, task.val, task.test)):
+            splits: dict[str, Any] = {
+                role: replace(split, targets=places[split.targets])  # type: ignore[type-var]
+                for role in ("train", "val", "test")
+                for split in (getattr(task, role),)
+            }
+            return replace(task, outputs=width, classes=known or names, **splits), f"{knows} {count}, {how}"
+    names = (*said, *(f"class {c}" for c in range(count, width)))
+    return replace(task, outputs=width, classes=names), (
+        f"the network knows {width} classes and does not name them: its first {count} are taken to be the data's, in "
+        "their order"
+    )
 
 
 def logs(probabilities: Tensor) -> Tensor:
