@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from netwright.core.files.onnx_import.cells import ResetFirstGRU
 from netwright.core.files.onnx_import.emitter import Emitter
 from netwright.core.files.onnx_import.registry import Node, reads
 from netwright.core.files.onnx_import.values import Const, Results, Value
@@ -48,8 +49,6 @@ def _check(n: Node, x: Any) -> None:
         raise n.refuse(f"activations {', '.join(given)}", ", ".join(wanted))
     if n.attribute("clip") or n.attribute("input_forget", 0):
         raise n.refuse("with clip or input_forget")
-    if n.op == "GRU" and not n.attribute("linear_before_reset", 0):
-        raise n.refuse("linear_before_reset 0", "linear_before_reset 1")
     peepholes = n.constant(7) if n.op == "LSTM" else None
     if peepholes is not None and bool(peepholes.any()):
         raise n.refuse("with peepholes")
@@ -66,7 +65,8 @@ def _layer(n: Node) -> Any:
     assert recurrent is not None
     directions, hidden = weight.shape[0], recurrent.shape[2]
     bias = n.constant(3)
-    kind: Any = {"LSTM": nn.LSTM, "GRU": nn.GRU, "RNN": nn.RNN}[n.op]
+    after = bool(n.attribute("linear_before_reset", 0))
+    kind: Any = {"LSTM": nn.LSTM, "GRU": nn.GRU if after else ResetFirstGRU, "RNN": nn.RNN}[n.op]
     extra = {"nonlinearity": "relu"} if "Relu" in (n.attribute("activations") or []) else {}
     layer = kind(weight.shape[2], hidden, bias=bias is not None, bidirectional=directions == 2, **extra)
     layer = layer.to(weight.dtype)
