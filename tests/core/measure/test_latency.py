@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from netwright.core.errors import BadInput
-from netwright.core.measure.latency import latency
+from netwright.core.measure.latency import fixed_batch, latency
 from netwright.core.measure.machine import instruction_sets, processor_name
 
 
@@ -49,6 +49,16 @@ def test_onnx_itself_and_a_wider_one(files) -> None:
 
 def test_seconds_end_it_after_five_rounds() -> None:
     assert latency([mlp(8)], torch.rand(1, 64), "torch", rounds=10_000, seconds=0.0).rounds == 5
+
+
+def test_a_file_for_one_batch_size_is_timed_with_that_alone(tmp_path) -> None:
+    torch.onnx.export(
+        mlp(8).eval(), (torch.rand(2, 64),), str(tmp_path / "two.onnx"), dynamo=True, verbose=False
+    )  # fmt: skip
+    assert fixed_batch(tmp_path / "two.onnx") == 2
+    assert latency([tmp_path / "two.onnx"], torch.rand(1, 64), batch=2, rounds=5).rounds == 5
+    with pytest.raises(BadInput, match=r"two.onnx takes batches of 2 only.*ask for a batch of 2"):
+        latency([tmp_path / "two.onnx"], torch.rand(1, 64), batch=1)
 
 
 def test_bad_input(tmp_path) -> None:

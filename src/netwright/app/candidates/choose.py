@@ -52,7 +52,7 @@ def choose(rows: Sequence[Row], original: Row, target: Target, metric: str, exam
     """
     why = {r["key"]: control.WHY for r in rows if r.get("slug") == control.CONTROL and usable(r, metric)}
     rows = [r for r in rows if r["key"] not in why]
-    why |= {r["key"]: r.get("reason") or r["status"] for r in rows if not usable(r, metric)}
+    why |= {r["key"]: _trouble(r) for r in rows if not usable(r, metric)}
     able = [r for r in rows if usable(r, metric) and r.get("slug") != control.CONTROL]
     if not able:
         return Choice(None, False, why)
@@ -197,6 +197,15 @@ def level_with(row: Row, other: Row, target: Target) -> bool:
     fast = target.faster is None or row["onnx_latency_ms"] <= (1 + LEVEL) * other["onnx_latency_ms"]
     small = target.smaller is None or row["bytes"] <= (1 + LEVEL) * other["bytes"]
     return fast and small
+
+
+def _trouble(row: Row) -> str:
+    """Why a row is no candidate."""
+    if row["status"] == "done" and not row.get("reason"):
+        return (
+            "its latency was not measured" if "onnx_latency_ms" not in row else "its figures are no numbers"
+        )
+    return row.get("reason") or row["status"]
 
 
 def usable(row: Row, metric: str) -> bool:

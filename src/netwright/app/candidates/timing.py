@@ -11,7 +11,7 @@ from torch import nn
 from netwright.app.candidates.run import ONNX, ORIGINAL
 from netwright.app.deployment import Deployment
 from netwright.core import progress
-from netwright.core.measure.latency import Backend, Latency, latency
+from netwright.core.measure.latency import Backend, Latency, fixed_batch, latency
 from netwright.core.study.study import Study
 from netwright.core.task import Task
 
@@ -40,11 +40,17 @@ def time_candidates(
     if original is None:
         return
     if ONNX in original["files"]:
-        able = [row for row in rows if ONNX in row["files"]]
         path = lambda row: study.folder / row["key"] / ONNX
+        able = [row for row in rows if ONNX in row["files"] and _takes(row, path(row), deployment)]
         _time(study, original, able, "onnx", path, task, deployment, rounds, seconds)
     network = lambda row: study.network(row["key"])
     _time(study, original, rows, "torch", network, task, deployment, rounds, seconds)
+
+
+def _takes(row: Row, path: Path, use: Deployment) -> bool:
+    """Whether a candidate's file takes such a batch; of the original's that it does not is an error."""
+    timed = "onnx_latency_ms" in row or row["slug"] == ORIGINAL
+    return timed or fixed_batch(path) in (None, use.batch)
 
 
 def _time(

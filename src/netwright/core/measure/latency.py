@@ -170,6 +170,16 @@ def onnx_session(path: str | Path, threads: int = 1) -> Any:
         raise BadInput(f"{path}: ONNX Runtime cannot run it ({str(error).splitlines()[0]})") from error
 
 
+def fixed_batch(path: str | Path) -> int | None:
+    """The only batch size that an ONNX file takes; None where it takes any."""
+    return _fixed(onnx_session(path))
+
+
+def _fixed(session: Any) -> int | None:
+    size = session.get_inputs()[0].shape[0]  # a name where it is free
+    return size if isinstance(size, int) else None
+
+
 def onnx_feed(session: Any, inputs: tuple[Tensor, ...]) -> dict[str, np.ndarray]:
     """Inputs by the session's names, in its types."""
     wanted = session.get_inputs()
@@ -194,6 +204,11 @@ def _onnx_run(path: Any, inputs: tuple[Tensor, ...], threads: int) -> Callable[[
     if isinstance(path, nn.Module):
         raise BadInput("backend 'onnx' times ONNX files; export the network first, or use backend 'torch'")
     session = onnx_session(path, threads)
+    fixed, batch = _fixed(session), len(inputs[0])
+    if fixed not in (None, batch):
+        raise BadInput(
+            f"{path} takes batches of {fixed} only, so it cannot be timed with {batch}; ask for a batch of {fixed}"
+        )
     feed = onnx_feed(session, inputs)
 
     def run() -> None:
