@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 export NETWRIGHT_DATA ?= $(wildcard ../shared/data)
 
-.PHONY: demo test lint docs bench claims conformance coverage mutants clean
+.PHONY: demo test readme lint docs bench claims conformance coverage mutants clean
 
 $(VENV)/.base: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -28,6 +28,9 @@ demo: $(VENV)/.base        ## improve a network on embedded data, then re-measur
 
 test: $(VENV)/.dev         ## all tests, on two cores
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" --durations=10
+
+readme: $(VENV)/.dev       ## every command and example of the README, with shorter budgets
+	$(BIN)/python -m pytest tests/docs/test_readme.py --durations=3
 
 coverage: $(VENV)/.dev     ## the tests with the share of core/ that they reach
 	$(BIN)/python -m pytest -n 2 --dist loadfile --cov=netwright.core --cov-report=term

@@ -93,9 +93,12 @@ def compare(
         str, typer.Option("--budget", help="Time for the whole command, every method the same.")
     ] = "5m",
     seed: Seed = 0,
-    out: Annotated[Path, typer.Option(help="Folder for study.db, report.html and compare.json.")] = Path(
-        "netwright-out"
-    ),
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for study.db, report.html and compare.json.", show_default="netwright-out/GOAL"
+        ),
+    ] = None,
     batch: Batch = 1,
     threads: Threads = 1,
     device: Device = "cpu",
@@ -110,9 +113,12 @@ def compare(
     from netwright.app.compare import TEACHING, deployment_for, open_runner
     from netwright.app.compare import compare as job
     from netwright.app.feeding.opening import open_subject
+    from netwright.core import catalogue
     from netwright.core.budget import Budget, parse_seconds
 
+    catalogue.of_goal(goal)  # a wrong one ends it before any work
     clock = Clock(parse_seconds(budget), moment)
+    out = out or Path("netwright-out") / goal  # beside what improve writes, and apart from other goals
     deployment_for(goal, batch, threads, device)
     runner = open_runner(f"ray:{ray}" if ray else "processes", device)
     opening["as_it_is"] = opening["as_it_is"] or goal in TEACHING
