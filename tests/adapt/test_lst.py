@@ -8,7 +8,7 @@ from torch import nn
 from netwright.adapt.lst import LST, Rung, fisher
 from netwright.adapt.lst.side_blocks import narrow, steps_of
 from netwright.adapt.lst.stack import Call, first, stack_of
-from netwright.core.budget import Budget
+from netwright.core.budget import Budget, Meter
 from netwright.core.errors import NotApplicable
 from netwright.core.fit import Fit
 from netwright.core.measure.memory import training_memory
@@ -511,3 +511,30 @@ def test_a_rung_answers_for_its_block_and_is_copied_as_itself():
     assert isinstance(copy.deepcopy(rung), Rung)
     with pytest.raises(AttributeError, match="colour"):
         _ = rung.colour
+
+
+def test_importance_and_training_share_the_budget(monkeypatch):
+    """Of 100 samples, 16 go to the importance and the rest to two batches and the one that ends it."""
+    seen = []
+    spend = Meter.spend
+    monkeypatch.setattr(
+        Meter,
+        "spend",
+        lambda self, samples=0, epochs=0.0: (seen.append(samples), spend(self, samples, epochs)),
+    )
+    LST(reduction=4, fisher_examples=16, fit=FAST)(backbone(), task_of(), Budget(samples=100))
+    assert seen == [16, 32, 32, 32]
+
+
+def test_the_side_state_is_what_stands_behind_the_hidden_state():
+    """One rung in the middle of a ladder, its state 8 columns of their own values."""
+    torch.manual_seed(0)
+    block, side = own(32, 64).eval(), own(8, 16).eval()
+    rung = Rung(block, side, 32, 8, 0.1, False, False)
+    x, state = torch.randn(2, 5, 32), torch.randn(2, 5, 8)
+    with torch.no_grad():
+        rung.gate.fill_(0.05)
+        made = rung(torch.cat([x, state], -1))
+        g, hidden = torch.sigmoid(torch.tensor(0.5)), block(x)
+        expected = torch.cat([hidden, side(g * state + (1 - g) * rung.down(hidden))], -1)
+    torch.testing.assert_close(made, expected)
