@@ -164,6 +164,8 @@ def _embedding(module: Any, _: bool) -> None:
 
 def _recurrent(module: Any, _: bool) -> None:
     module.input_size, module.hidden_size = module.weight_ih_l0.shape[1], module.weight_hh_l0.shape[1]
+    if module.proj_size:
+        module.hidden_size, module.proj_size = module.weight_hr_l0.shape[1], module.weight_hr_l0.shape[0]
     module.flatten_parameters()
 
 

@@ -133,40 +133,48 @@ def embedding(analysis: Analysis, node: Node, args: tuple[Any, ...], kwargs: dic
 
 
 def recurrent(analysis: Analysis, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """lstm, gru, rnn: hidden units, the same in every layer and direction (they share one hidden size)."""
+    """lstm, gru, rnn: hidden units, the same in every layer and direction (they share one hidden size). An LSTM's
+    projection makes units of its own from them, which its outputs and its recurrence read."""
     name = kind(node)
     if not node.op.endswith(".input"):
         return analysis.unknown(node, args, kwargs, "runs over packed sequences")
     x, state, weights, has_bias, layers, _, _, both, _ = args
     gates = {"lstm": 4, "gru": 3}.get(name, 1)
     per, ways = (4 if has_bias else 2), (2 if both else 1)
+    projects = name == "lstm" and len(weights) == (per + 1) * layers * ways
+    per += projects
     if len(weights) != per * layers * ways or not all(
         isinstance(w, Held) and w.index is None for w in weights
     ):
-        return analysis.unknown(node, args, kwargs, "has projections or computed weights")
+        return analysis.unknown(node, args, kwargs, "has computed weights")
     classes, table = analysis.classes, analysis.table
     because = analysis.because(node, "ties its hidden units to others that cannot go")
     labels = analysis.labels(x)
     inner = classes.collapse(labels, list(range(labels.dim() - 1)), because).reshape(-1)
-    hidden = classes.fresh(weights[1].shape[1])
+    hidden = classes.fresh(weights[1].shape[0] // gates)
+    given = classes.fresh(weights[1].shape[1]) if projects else hidden
     for layer in range(layers):
         for way in range(ways):
             part = weights[(layer * ways + way) * per :][:per]
-            for held, dim, vector in (
-                (part[0], 1, inner), (part[1], 1, hidden), *((held, 0, hidden.repeat(gates)) for held in part),
-            ):  # fmt: skip
+            rows = part[: per - projects]
+            ties = [
+                (part[0], 1, inner),
+                (part[1], 1, given),
+                *((held, 0, hidden.repeat(gates)) for held in rows),
+            ]
+            ties += [(part[-1], 0, given), (part[-1], 1, hidden)] if projects else []
+            for held, dim, vector in ties:
                 slices = table.along(held, dim, reads=dim == 1)
                 assert slices is not None
                 classes.merge(vector, slices, because)
-        inner = hidden.repeat(ways)
-    for value, source in zip(flat(state), flat(node.args[1]), strict=True):
+        inner = given.repeat(ways)
+    for i, (value, source) in enumerate(zip(flat(state), flat(node.args[1]), strict=True)):
         if kind(source) != "zeros":
-            join(analysis, node, hidden.expand(value.shape), analysis.labels(value))
+            units = given if i == 0 else hidden
+            join(analysis, node, units.expand(value.shape), analysis.labels(value))
     parts = {user.args[1]: user for user in node.users if user.op == "operator.getitem"}
-    return [
-        (inner if i == 0 else hidden).expand(parts[i].shape) if i in parts else None
-        for i in range(max(parts, default=0) + 1)
-    ]
+    made = {0: inner, 1: given, 2: hidden}
+    return [made[i].expand(parts[i].shape) if i in parts else None for i in range(max(parts, default=0) + 1)]
 
 
 _CONV = (
