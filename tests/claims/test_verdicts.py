@@ -83,7 +83,8 @@ def test_rankmixup_must_win_at_equal_passes_and_at_equal_epochs() -> None:
 def adapted(head: float) -> Any:
     memory = {"ladder": 40.0, "LoRA": 90.0, "full": 150.0, "head only": 0.1}
     accuracy = {"ladder": 0.8, "LoRA": 0.75, "full": 0.85, "head only": head}
-    return lst.judge(rows({arm: {"memory_mb": memory[arm], "accuracy": accuracy[arm]} for arm in memory}))
+    bytes_of = lambda arm: {f"memory_mb, {shape}": memory[arm] for shape in lst.SHAPES}
+    return lst.judge(rows({arm: {**bytes_of(arm), "accuracy": accuracy[arm]} for arm in memory}))
 
 
 def test_a_task_that_the_head_alone_solves_cannot_show_what_a_ladder_is_worth() -> None:
