@@ -15,6 +15,7 @@ from torch import Tensor
 
 from netwright.core.graph.ir import Node
 from netwright.core.graph.labels.analysis import Analysis
+from netwright.core.graph.labels.classes import FIXED
 from netwright.core.graph.labels.values import Held, fixed, flat
 
 Rule = Callable[[Analysis, Node, tuple[Any, ...], dict[str, Any]], Any]
@@ -75,10 +76,15 @@ def identity(analysis: Analysis, node: Node, args: tuple[Any, ...], kwargs: dict
 
 
 def unless_along(analysis: Analysis, node: Node, value: Any, dims: Sequence[int]) -> Any:
-    """Units along these dimensions are mixed by the operator: fix them."""
+    """Units along these dimensions are mixed by the operator: fix them, or keep those that lie across (heads)."""
     labels = analysis.labels(value)
-    if {d % labels.dim() for d in dims} & set(analysis.classes.varying(labels)):
-        analysis.classes.fix(labels, analysis.because(node, "mixes the units along a dimension"))
+    moving = set(analysis.classes.varying(labels))
+    mixed = moving & {d % labels.dim() for d in dims}
+    because = analysis.because(node, "mixes the units along a dimension")
+    if mixed and moving - mixed:
+        return analysis.classes.collapse(labels, sorted(mixed), because).expand(labels.shape)
+    if mixed:
+        analysis.classes.fix(labels, because)
     return labels
 
 
@@ -115,12 +121,20 @@ def join(analysis: Analysis, node: Node, a: Tensor, b: Tensor) -> Tensor:
 
 
 def _apart(analysis: Analysis, node: Node, a: Tensor, b: Tensor) -> Tensor:
-    """If a's units run along dimensions of b and across them too: keep those along b's dimensions."""
+    """If a's units run along dimensions of b and across them too: keep those along b's dimensions. Of a table of
+    numbers, such as the angles of a rotary embedding that all heads share, keep those across: whole heads."""
     moving = analysis.classes.varying(a)
     across = [d for d in moving if b.shape[d] == 1]
     if across and len(across) < len(moving):
-        return analysis.classes.collapse(a, across, analysis.because(node, "repeats")).expand(a.shape)
+        lost = [d for d in moving if d not in across] if _is_table(analysis, b) else across
+        return analysis.classes.collapse(a, lost, analysis.because(node, "repeats")).expand(a.shape)
     return a
+
+
+def _is_table(analysis: Analysis, labels: Tensor) -> bool:
+    """Whether an operand has no units: its numbers are fixed, or stand each for itself along several dimensions."""
+    varying = analysis.classes.varying(labels)
+    return len(varying) > 1 or (not varying and bool((analysis.classes.find(labels) == FIXED).any()))
 
 
 def reducing(analysis: Analysis, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
