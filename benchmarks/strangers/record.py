@@ -35,7 +35,7 @@ class Record:
     def _read(self) -> None:
         held = json.loads(self.path.read_text()) if self.path.exists() else {}
         if held.get("settings") == self.settings:
-            self.rows |= {row.pop("name"): row for row in held["rows"]}
+            self.rows = {row.pop("name"): row for row in held["rows"]} | self.rows
 
     def row(self, name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """The row of an earlier run, else made now and written. Each says by which revision it was measured."""
