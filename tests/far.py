@@ -1,5 +1,5 @@
-"""A second device that every machine has: 'far'. Its tensors are the processor's in disguise, and an operator that is
-given tensors of both devices fails, as it would with a GPU.
+"""A second device that every machine has: 'elsewhere'. Its tensors are the processor's in disguise, and an operator
+that is given tensors of both devices fails, as it would with a GPU.
 
     with far.device():
         network.to(far.NAME)
@@ -17,7 +17,7 @@ from torch.utils import backend_registration
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
 
-NAME = "far"
+NAME = "elsewhere"  # every module gets a method of this name, so it must be no layer's
 aten = torch.ops.aten
 # operators that a GPU lets have their indices on the processor
 _INDEXED = {aten.index.Tensor, aten.index_put.default, aten.index_put_.default}
