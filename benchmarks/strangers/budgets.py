@@ -91,7 +91,7 @@ def main() -> int:
         for budget in options.budgets:
             for case in cases(options.only or list(TEN), options.cache):
                 for command in options.commands:
-                    out = options.cache / "out" / f"budget-{command}-{case.name}"
+                    out = options.cache / "out" / f"budget-{command}-{budget}-{case.name}"
                     row = record.row(
                         f"{command} {budget} {case.name}", lambda a=(case, command, budget, out): measure(*a)
                     )

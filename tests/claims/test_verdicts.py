@@ -65,7 +65,9 @@ def test_the_note_of_temperature_scaling_says_when_one_number_is_not_enough(vect
 
 
 def ranked(ours: float, longer: float, accuracy: float = 0.8, short: float = 0.09) -> str:
-    figures = lambda ece, accuracy=0.8: {"ece": ece, "accuracy": accuracy, "overconfidence": ece}
+    figures = lambda ece, accuracy=0.8: {
+        "ece": ece, "accuracy": accuracy, "overconfidence": ece, "above_labels": 0.1,
+    }  # fmt: skip
     arms = {name: figures(0.09) for name in ("cross entropy", "mixup", rankmixup.TOY)}
     arms[rankmixup.SHORT] = figures(short)
     arms |= {rankmixup.OURS: figures(ours, accuracy), rankmixup.LONGER: figures(longer)}

@@ -1,6 +1,7 @@
 """Int8 networks: on awkward networks, against ONNX Runtime's kernels and its own quantisation tools."""
 
 import copy
+import math
 import pickle
 from collections import Counter
 
@@ -19,7 +20,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from torch import nn
 
 from netwright.compress.dynamic_int8 import DynamicInt8
-from netwright.compress.static_int8 import StaticInt8
+from netwright.compress.static_int8 import StaticInt8, _short
 from netwright.core.budget import Budget
 from netwright.core.errors import BadInput, NotApplicable
 from netwright.core.files.export import export
@@ -188,6 +189,22 @@ def test_ranges_cut_outliers() -> None:
     assert steps["mse"] <= steps["minmax"]
     with pytest.raises(BadInput, match="range"):
         StaticInt8(range="entropy")(network, task, Budget())
+
+
+def test_averages_of_codes_are_the_same_in_every_runtime() -> None:
+    """Scales of eight significant bits make every sum exact, so the order of adding does not matter."""
+    generator = torch.Generator().manual_seed(0)
+    for size in (4, 7, 16):
+        codes = torch.randint(0, 256, (64, 5, size, size), generator=generator)
+        scale = _short(0.005 + 0.04 * torch.rand((), generator=generator).item())
+        values = codes.float() * scale
+        whole = codes.flatten(2).sum(2)
+        exact = (whole.double() * scale / size**2).float()
+        assert torch.equal(values.mean((2, 3)), exact)
+        assert torch.equal(values.flatten(2).flip(2).cumsum(2)[..., -1] / size**2, exact)
+    for scale in (1e-6, 0.013, 0.5, 1.0, 3.3):
+        assert scale <= _short(scale) <= scale * (1 + 2**-7)
+        assert (_short(scale) * 2**40 / 2 ** math.floor(math.log2(_short(scale)) + 33)).is_integer()
 
 
 def test_reduced_range_fits_seven_bits(digits) -> None:

@@ -13,7 +13,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m netwright.claims", description=__doc__)
     parser.add_argument("slugs", nargs="*", metavar="SLUG")
     parser.add_argument("--full", action="store_true", help="the scale for a GPU or a long run")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=0, help="as many as the claim asks for, unless told")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--out", type=Path, default=Path("docs/claims"))
     options = parser.parse_args()

@@ -9,7 +9,7 @@ import platform
 import subprocess
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -27,7 +27,7 @@ class Claim:
     """paper: what it says, with its figure. setting: network, data, budget of the quick scale, in words.
 
     rule: conditions on the figures, fixed before the run. full: how the full scale differs, in words; empty where
-    there is none.
+    there is none. seeds: how many, unless the run says otherwise.
     """
 
     slug: str
@@ -35,14 +35,18 @@ class Claim:
     setting: str
     rule: Rule
     full: str = ""
+    seeds: int = 3
 
 
 @dataclass(frozen=True)
 class Scale:
-    """quick: most under 5 minutes on 2 cores, 20 where the effect needs it. full: for a GPU or a long run."""
+    """quick: most under 5 minutes on 2 cores, 20 where the effect needs it. full: for a GPU or a long run.
+
+    seeds: none stands for as many as the claim asks for.
+    """
 
     name: Literal["quick", "full"] = "quick"
-    seeds: tuple[int, ...] = (0, 1, 2)
+    seeds: tuple[int, ...] = ()
     device: str = "cpu"
 
 
@@ -106,6 +110,7 @@ def run(slug: str, scale: Scale, folder: Path) -> dict[str, Any]:
     module = module_of(slug)
     if scale.name == "full" and not module.CLAIM.full:
         raise BadInput(f"the claim of '{slug}' has no full scale; leave out --full")
+    scale = scale if scale.seeds else replace(scale, seeds=tuple(range(module.CLAIM.seeds)))
     if len(scale.seeds) < 2:
         raise BadInput("a verdict rests on intervals over seeds: give --seeds 2 or more")
     made_by = revision()  # of the code that is about to run, which may be edited meanwhile
@@ -151,7 +156,7 @@ def _judged(module: Any, rows: list[dict[str, Any]]) -> dict[str, Any]:
     claim: Claim = module.CLAIM
     measured: Measured = module.judge(rows)
     said = asdict(claim)
-    del said["rule"]
+    del said["rule"], said["seeds"]
     return {
         **said,
         "holds_if": claim.rule.words(),

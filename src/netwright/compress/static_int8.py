@@ -8,6 +8,7 @@ Inference (arXiv 1712.05877), for which the placement of roundings here is meant
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -66,7 +67,10 @@ class StaticInt8:
         roundings = place(module)
         watched = [n for n in module.graph.nodes if n in roundings and n not in roundings.tied]
         seen = self._calibrate(module, watched, task, budget.start())
-        insert(module, roundings, {node: _grid(seen[node], _RANGES[self.range]) for node in watched})
+        grids = {node: _grid(seen[node], _RANGES[self.range]) for node in watched}
+        for node in {roundings.source(pool.args[0]) for pool in roundings.averages}:
+            grids[node] = (_short(grids[node][0]), grids[node][1])
+        insert(module, roundings, grids)
         pack(module, weight_bits(self.reduce_range), static=True)
         return finish(module)
 
@@ -123,6 +127,13 @@ def _grid(seen: _Seen, range: Range) -> tuple[float, int]:
         low, high = range(rows, error)
     scale, zero = grid.place(low, high)
     return float(scale), int(zero)
+
+
+def _short(scale: float) -> float:
+    """The next number with eight significant bits: sums of up to 257 codes times it (of more where they are not all at
+    their largest) are exact in float32, in whatever order a runtime adds them, so that a mean is the same in each."""
+    digits, exponent = math.frexp(scale)
+    return math.ldexp(math.ceil(digits * 256), exponent - 8)
 
 
 class _Watcher(fx.Interpreter):

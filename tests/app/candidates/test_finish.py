@@ -77,7 +77,7 @@ def test_files_that_round_differently_leave_a_note(tmp_path):
     export(Nudged(2e-3), example, tmp_path / "model.pt2")
     rows = take(task.raw().val, 256)
     moved = sum(int((x[:, 0] > 0).sum()) for x, _ in rows.batches(64))
-    (note,) = finish._apart(tmp_path, task)
+    (note,) = finish._apart(tmp_path, task, 256)
     assert f"differ on {moved} of {len(rows)} validation examples, by up to 0.002 of" in note
 
 

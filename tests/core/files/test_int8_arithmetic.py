@@ -56,6 +56,21 @@ class Lines(nn.Module):
         return self.last((x + self.second(x.relu())).flatten(1))
 
 
+class Averaging(nn.Module):
+    """Averages over all positions that layers read: in a gate, and behind an activation that stays float."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 13, 3, padding=1)
+        self.squeeze, self.widen = nn.Conv2d(13, 5, 1), nn.Conv2d(5, 13, 1)
+        self.second, self.last = nn.Conv2d(13, 21, 1), nn.Linear(21, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x).relu()
+        x = x * self.widen(self.squeeze(x.mean((2, 3), keepdim=True)).relu()).sigmoid()
+        return self.last(nn.functional.hardswish(self.second(x)).mean((2, 3)))
+
+
 def quantised(network: nn.Module, size: int, count: int = 1500) -> tuple[nn.Module, Tensor]:
     """With inputs that are multiples of 1/255, which fall on borders between steps as images do."""
     x = torch.randint(0, 256, (count, 3, size, size), generator=torch.Generator().manual_seed(0)) / 255
@@ -68,7 +83,7 @@ def in_onnx_runtime(path: Path, x: Tensor) -> Tensor:
     return torch.from_numpy(session.run(None, {"input": x.numpy()})[0])
 
 
-@pytest.mark.parametrize("kind", [Awkward, Lines])
+@pytest.mark.parametrize("kind", [Awkward, Lines, Averaging])
 def test_both_files_give_the_same_bits(kind, tmp_path):
     torch.manual_seed(0)
     small, x = quantised(kind(), 8)

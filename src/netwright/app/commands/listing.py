@@ -39,7 +39,9 @@ def claims(
         list[str] | None, typer.Argument(help="Which; none shows all committed results.")
     ] = None,
     full: Annotated[bool, typer.Option("--full", help="The scale for a GPU or a long run.")] = False,
-    seeds: Annotated[int, typer.Option(min=1)] = 3,
+    seeds: Annotated[
+        int | None, typer.Option(min=2, help="As many as the claim asks for, unless told.")
+    ] = None,
     device: Annotated[str, typer.Option()] = "cpu",
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("docs/claims"),
     judge: Annotated[
@@ -50,7 +52,7 @@ def claims(
     """Re-measure what a paper says, next to its baselines."""
     from netwright.app import lists
 
-    lists.claims(slugs or [], full, seeds, device, out, judge, json_)
+    lists.claims(slugs or [], full, seeds or 0, device, out, judge, json_)
 
 
 def beds(

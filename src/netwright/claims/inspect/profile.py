@@ -22,6 +22,7 @@ LAYERS = tuple(f"relu{i}" for i in range(1, 9))
 DRAWS, SHARE = 10, 0.5
 CLAIM = Claim(
     slug="profile",
+    seeds=5,
     paper=(
         "Roy and Vetterli define the effective rank as the real-valued dimension of what a matrix spans, without a "
         "figure about networks; what is tested is our use of it: layers whose units span few directions can spare more"
@@ -63,9 +64,8 @@ def kept(network: nn.Module, place: str, means: Tensor, data: Split, seed: int) 
 
 
 def measure(scale: Scale) -> list[dict[str, Any]]:
-    seeds = scale.seeds if len(scale.seeds) >= 5 else tuple(range(5))
     rows: list[dict[str, Any]] = []
-    for seed in seeds:
+    for seed in scale.seeds:
         network, task = testbed("digits-cnn-deep", seed)
         table = {row["layer"]: row for row in Profile()(network, task.val).table()}
         sums = [

@@ -22,6 +22,7 @@ from netwright.search.parts.archive import Archive, front, hypervolume
 MOST = {"direct NSGA-II": 0.5, "predictor fitted once": 0.99, "random": 0.99}
 CLAIM = Claim(
     slug="linas",
+    seeds=20,
     paper="as good a front with 8 times fewer measurements than WeakNAS, and far fewer than direct NSGA-II",
     setting=(
         "NAS-Bench-201: six edges of five operations, 9,445 cells that differ, each trained for 12 epochs on CIFAR-10 "
@@ -39,7 +40,6 @@ CLAIM = Claim(
 
 SHARE, LIMIT, POPULATION = 0.95, 160, 20
 SHOWN = (40, 80, 160)
-SEEDS = 20
 
 
 def random_search(cells: Cells, task: Task, seed: int) -> Archive:
@@ -111,15 +111,14 @@ def needed(archive: Archive, reference: np.ndarray, goal: float) -> int:
 
 
 def measure(scale: Scale) -> list[dict[str, Any]]:
-    seeds = scale.seeds if len(scale.seeds) > 3 else tuple(range(SEEDS))
     cells = Cells.read()
     values, task = cells.array, None
     reference = values[front(values)].max(0)
     full = hypervolume(values, reference)
     rows: list[dict[str, Any]] = []
     for arm, search in ARMS.items():
-        for seed in seeds:
-            progress.step(len(rows), len(ARMS) * len(seeds), arm)
+        for seed in scale.seeds:
+            progress.step(len(rows), len(ARMS) * len(scale.seeds), arm)
             archive = search(cells, task, seed)
             shares = {f"share_at_{n}": hypervolume(archive.values[:n], reference) / full for n in SHOWN}
             rows.append(

@@ -24,6 +24,7 @@ from netwright.train.cyclical_curriculum import CyclicalCurriculum
 
 CLAIM = Claim(
     slug="cyclical-curriculum",
+    seeds=10,
     paper="better than training without a curriculum on 18 data sets and 15 architectures",
     setting=(
         "Fashion-MNIST, 2,000 training and 5,000 test images, one network (CNN 16-32-64), 10 seeds; Adam 1e-3 at batch "
@@ -40,7 +41,7 @@ CLAIM = Claim(
         bed=(Part("accuracy of vanilla, double budget", "at least", 0.8),),
     ),
 )
-EPOCHS, SEEDS = 20.0, 10
+EPOCHS = 20.0
 FIT = Fit(schedule="constant", weight_decay=0.0, augment=False)
 
 
@@ -66,12 +67,12 @@ def arms(network: nn.Module, task: Task, seed: int) -> Iterator[tuple[str, nn.Mo
 def measure(scale: Scale) -> list[dict[str, Any]]:
     task = named_task("fashion-mnist", limit=2000)
     rows: list[dict[str, Any]] = []
-    for seed in scale.seeds if len(scale.seeds) >= SEEDS else range(SEEDS):
+    for seed in scale.seeds:
         with seeded(seed):
             network = build("cnn", task.input_shape, task.outputs, widths=(16, 32, 64)).to(scale.device)
         for arm, trained in arms(network, task, seed):
             rows.append({"arm": arm, "seed": seed, **evaluate(trained, task, "test")})
-            progress.step(len(rows), 8 * max(SEEDS, len(scale.seeds)), arm)
+            progress.step(len(rows), 8 * len(scale.seeds), arm)
     return rows
 
 

@@ -17,13 +17,13 @@ from netwright.claims.statistics import arms_of, difference, differences, mean, 
 from netwright.core.budget import Budget
 from netwright.core.fit import Fit, Loss
 from netwright.core.metrics import outputs_of, score
-from netwright.core.network import Inputs, as_tuple, call, clone, seeded
+from netwright.core.network import Inputs, as_tuple, call, clone, device_of, evaluating, move, seeded
 from netwright.core.task import Task
 from netwright.core.weights.initialise import reinitialised
 from netwright.core.weights.recalibrate import recalibrate
 from netwright.data import task as named_task
 from netwright.models import build
-from netwright.train.rankmixup import RankMixup
+from netwright.train.rankmixup import RankMixup, mix
 
 OURS, LONGER = "rankmixup, M-NDCG", "rankmixup, M-NDCG, equal epochs"
 SHORT, TOY = "cross entropy, a quarter of the epochs", "mixup + confidence penalty"
@@ -37,6 +37,7 @@ BETTER = {
 }
 CLAIM = Claim(
     slug="rankmixup",
+    seeds=5,
     paper=(
         "best or near-best calibration error on CIFAR-10 and Tiny ImageNet (1.49 % against 3.73 % for cross entropy, "
         "ResNet-50) at equal accuracy"
@@ -94,11 +95,29 @@ def mixup(generator: torch.Generator, penalty: float = 0.0) -> Loss:
 
 
 def figures(network: nn.Module, task: Task) -> dict[str, float]:
-    """The task's metrics on the test split, and by how much the mean confidence exceeds the accuracy."""
+    """The task's metrics on the test split, by how much the mean confidence exceeds the accuracy, and by how much the
+    confidence in mixed training images exceeds what their labels say (where the ranking would have it)."""
     outputs, targets = outputs_of(network, task.test)
     found = score(outputs, targets, task.kind)
     confidence = outputs.double().softmax(1).amax(1).mean().item()
-    return {**found, "overconfidence": confidence - found["accuracy"]}
+    return {
+        **found,
+        "overconfidence": confidence - found["accuracy"],
+        "above_labels": above_labels(network, task),
+    }
+
+
+def above_labels(network: nn.Module, task: Task, copies: int = 4) -> float:
+    """Mean confidence less the label's largest entry, over mixed training images of two classes."""
+    generator, found = torch.Generator().manual_seed(0), []
+    with evaluating(network), torch.no_grad():
+        for inputs, targets in task.train.batches(256):
+            for _ in range(copies):
+                mixed = mix(inputs, targets, RankMixup().alpha, generator)
+                answers = call(network, move(mixed.inputs, device_of(network))).cpu()
+                above = answers.softmax(1).amax(1) - mixed.label_weight
+                found.append(above[mixed.label_weight < 1])
+    return torch.cat(found).mean().item()
 
 
 def measure(scale: Scale) -> list[dict[str, Any]]:
@@ -152,6 +171,7 @@ def judge(rows: list[dict[str, Any]]) -> Measured:
     change = {ours: 100 * found[f"accuracy: {ours} less cross entropy"]["mean"] for ours in (OURS, LONGER)}
     ways = ((OURS, "a quarter of the epochs"), (LONGER, "equal epochs"))
     against = [f"with {name} {told(found[f'ece: {ours} less cross entropy'])}" for ours, name in ways]
+    mixes = {arm: 100 * mean(rows, arm, "above_labels") for arm in ("cross entropy", LONGER)}
     found[f"ece: {SHORT} less cross entropy"] = difference(rows, SHORT, "cross entropy", "ece")
     return Measured(
         summary=(
@@ -163,5 +183,12 @@ def judge(rows: list[dict[str, Any]]) -> Measured:
             "accuracy of cross entropy": mean(rows, "cross entropy", "accuracy"),
             "cross entropy's confidence over its accuracy": mean(rows, "cross entropy", "overconfidence"),
         },
-        notes=f"M-NDCG's ECE against cross entropy's, in points: {'; '.join(against)}.",
+        notes=(
+            f"M-NDCG's ECE against cross entropy's, in points: {'; '.join(against)}. Confidence in mixed training "
+            f"images above what their labels say, in points: cross entropy {mixes['cross entropy']:+.1f}, M-NDCG with "
+            f"equal epochs {mixes[LONGER]:+.1f}. The loss was held against the authors' released one: the same, term "
+            "by term (softmax maxima, raw first, discounts, inversion above 1, weight 0.1). It acts through those "
+            "mixes, and the paper trains a hundred times as many steps; trained three times as long as here, by hand "
+            "and with one seed, cross entropy and M-NDCG were equally overconfident still (8.6 and 9.0 points)."
+        ),
     )

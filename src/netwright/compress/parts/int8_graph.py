@@ -3,7 +3,8 @@
 Works on the traced, functional graph, so on any network that can be traced: what counts is the operator, not
 the module. Roundings stand where ONNX Runtime needs them to run whole stretches in integers: at the inputs of
 convolutions and linear layers, behind convolutions (after their ReLU), behind sums and concatenations of
-rounded values, and on both sides of operators that only move values (pooling by maximum, reshaping).
+rounded values, and on both sides of operators that only move values (pooling by maximum, reshaping). Averages over
+all positions that a layer reads take rounded values too, so that every runtime sums the same codes.
 """
 
 from __future__ import annotations
@@ -91,11 +92,12 @@ def attribute(module: nn.Module, path: str) -> Any:
 @dataclass
 class Roundings:
     """owned: nodes whose result is rounded for every reader, since an integer kernel makes it. asked: nodes whose
-    result is rounded for the integer kernels among its readers. tied: node -> node whose grid it shares.
+    result is rounded for the integer kernels and `averages` among its readers. tied: node -> node whose grid it shares.
     """
 
     owned: set[fx.Node] = field(default_factory=set)
     asked: set[fx.Node] = field(default_factory=set)
+    averages: set[fx.Node] = field(default_factory=set)
     tied: dict[fx.Node, fx.Node] = field(default_factory=dict)
 
     def __contains__(self, node: fx.Node) -> bool:
@@ -121,6 +123,9 @@ def place(module: fx.GraphModule) -> Roundings:
                 if source.target in _MOVES and source.args[0] in found:
                     found.tied[source] = source.args[0]
                 found.asked.add(source)
+            if pool := _average_behind(source):
+                found.averages.add(pool)
+                found.asked.add(pool.args[0])
             last = _after_rectifier(node)
             # a Gemm with a ReLU that nothing rounds would be fused to a float kernel
             if node.target in CONVOLUTIONS or (last is not node and node.meta["val"].dim() == 2):
@@ -131,6 +136,17 @@ def place(module: fx.GraphModule) -> Roundings:
             found.owned.add(node)
             found.tied[node] = node.args[0]
     return found
+
+
+def _average_behind(node: fx.Node) -> fx.Node | None:
+    """The mean over all positions of (B, C, ...) whose result, at most moved, this is."""
+    while node.target in _MOVES:
+        node = node.args[0]
+    if node.target is not _aten.mean.dim or not isinstance(node.args[0].meta.get("val"), Tensor):
+        return None
+    rank = node.args[0].meta["val"].dim()
+    dims = sorted(d % rank for d in node.args[1])
+    return node if rank > 2 and dims == list(range(2, rank)) else None
 
 
 def _after_rectifier(node: fx.Node) -> fx.Node:
@@ -172,6 +188,7 @@ def insert(module: fx.GraphModule, roundings: Roundings, grids: dict[fx.Node, tu
             if (
                 node in roundings.owned
                 or reader in kernels
+                or reader in roundings.averages
                 or reader in roundings.owned
                 or (roundings.tied.get(reader) is node)
             ):

@@ -7,9 +7,11 @@ the way back to 8 bits is that of ONNX Runtime's kernels on x86 (MLAS): one floa
 scale over output scale, rounded half to even.
 
 A .pt2 written so gives the outputs of the .onnx in ONNX Runtime, bit for bit, as long as all between two roundings is
-convolutions, linear layers, sums, concatenations, ReLU, pooling by maximum and reshaping. What stays float in both
-(means, attention, normalisation, GELU) has sums of its own in each, and a value that they place on a border between two
-steps still falls to either side: about one row in a thousand behind a mean, one in seventy in a vision transformer.
+convolutions, linear layers, sums, concatenations, ReLU, pooling by maximum, averages over all positions and reshaping.
+Averages stay float in both, but of codes whose scale has few significant bits (compress/static_int8.py), so that their
+sums are exact in any order. What else stays float (attention, normalisation, GELU, a gate's sigmoid) has last digits of
+its own in each, and a value that they place on a border between two steps still falls to either side: about one row in
+a hundred in a vision transformer, hardly ever behind activations alone.
 """
 
 from __future__ import annotations
