@@ -49,7 +49,7 @@ def bed_of(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def prune_arm(importance: str, ratio: float, seed: int, **settings: Any) -> Prune:
-    return Prune(importance=importance, ratio=ratio, epochs=EPOCHS, round_to=1, seed=seed, **settings)  # type: ignore[arg-type]
+    return Prune(importance=importance, ratio=ratio, round_to=1, seed=seed, **{"epochs": EPOCHS, **settings})  # type: ignore[arg-type]
 
 
 def row(arm: str, seed: int, network: nn.Module, task: Task, before: nn.Module) -> dict[str, Any]:
