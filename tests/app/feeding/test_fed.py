@@ -1,5 +1,6 @@
 """Six networks that are fed wrongly are found; ten that are fed rightly are left alone."""
 
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from netwright.app.feeding.fed import _better, _Score, fed
+from netwright.app.feeding.fed import ROWS, _affordable, _better, _Score, fed
 from netwright.app.feeding.suspicion import gains
 from netwright.core.budget import within
 from netwright.core.errors import BadInput
@@ -385,3 +386,28 @@ def test_ways_that_saw_fewer_rows_for_want_of_time_are_held_against_the_same_row
     ]
     assert _better(scores[1], [scores[0]], 3.0) is scores[0]
     assert _better(scores[0], [scores[1]], 3.0) is None
+
+
+class Interrupted(nn.Module):
+    """Quick, but for two of its first calls: the machine was busy with something else."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+
+    def forward(self, x):
+        self.calls += 1
+        if self.calls in (2, 3):
+            time.sleep(0.1)
+        return x[:, :2]
+
+
+def test_a_machine_that_is_busy_for_a_moment_does_not_make_a_network_slow():
+    task = divided(torch.randn(600, 4), torch.arange(600) % 2)
+    assert _affordable(Interrupted(), task, 12) == ROWS[0]
+
+
+def test_a_slow_network_is_shown_few_rows():
+    slow = nn.Linear(4, 2)
+    slow.register_forward_hook(lambda *_: time.sleep(0.2))
+    assert _affordable(slow, divided(torch.randn(600, 4), torch.arange(600) % 2), 12) == ROWS[-1]
