@@ -1,0 +1,270 @@
+"""Methods that are awkward to compile, and those that cannot be. Each takes (1, 4)."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class InPlace(nn.Module):
+    """Changes in place, seen through another name; items of tensors; an else that changes nothing."""
+
+    decisions = 2
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x * 2
+        alias = y
+        if y.sum() > 0:
+            y += 1
+            y[:, 0] = 5.0
+            y[:, 1] *= 3
+        F.relu(y, inplace=True)
+        z = torch.zeros(1, 4)
+        if x.mean() > 0.2:
+            z.add_(alias)
+        return z + alias
+
+
+class Numbers(nn.Module):
+    """Arithmetic on numbers of the input, as Python does it."""
+
+    decisions = 3
+
+    def forward(self, x: Tensor) -> tuple[Tensor, float, int, bool]:
+        a, b = x.max().item(), int(10 * x[0, 0])
+        c = (a - 0.5) * 2 / 3
+        k = b // 3 - b % 4
+        if c > 0.1 and not (k < 0 or b == 2):
+            c = -c
+        return x * c + b, c, k, a > 0.25
+
+
+class Lists(nn.Module):
+    """Lists and dictionaries that grow differently, a while loop with a bound, words, a comprehension."""
+
+    decisions = 7
+
+    def __init__(self) -> None:
+        super().__init__()
+        for k in range(3):
+            setattr(self, f"layer{k}", nn.Linear(4, 4))
+        self.settings = {"last": 3}
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        kept, k = [x], 0
+        while k < self.settings["last"]:
+            x = getattr(self, f"layer{k}")(kept[-1])
+            k += 1
+            if x.sum() < 0:
+                continue
+            kept.append(x)
+        squares = [t * t for t in kept]
+        return {"all": torch.cat(kept), "sum": sum(squares), "last": kept[-1]}
+
+
+class Experts(nn.Module):
+    """One of several layers, chosen by an index of the input; a value of two ways in one expression."""
+
+    decisions = 4
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.experts = nn.ModuleList(nn.Linear(4, 4) for _ in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        chosen = int(x[:, :3].argmax())
+        y = self.experts[chosen](x)
+        return y + (x if x.sum() > 0 else -x)
+
+
+class Strict(nn.Module):
+    """Ends in an error for some inputs, and calls a function with defaults."""
+
+    decisions = 2
+
+    def forward(self, x: Tensor, scale: float = 2.0) -> Tensor:
+        if x.amin() < -2.5:
+            raise ValueError("too low")
+        first, *_ = x.shape
+        (y,) = x.split(first)
+        return clipped(y * scale, high=1.0)
+
+
+def clipped(x: Tensor, low: float = -1.0, *, high: float) -> Tensor:
+    if (x > high).any():
+        return x.clamp(low, high)
+    return x
+
+
+class Cut(nn.Module):
+    """A loop with break, continue and else; results that no way needs; a constant that decides."""
+
+    decisions = 6
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mask", torch.tensor([1.0, 1.0, 0.0, 0.0]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        unused = x.exp() @ x.T
+        if self.mask.sum() > 3:
+            return unused
+        for k in range(3):
+            x = x + self.mask * k
+            if x.sum() > 3:
+                break
+            if x[0, k] < -1:
+                continue
+            x = x * 1.5
+        else:
+            x = x - 1
+        return x.detach().clone()
+
+
+SERVED = (InPlace, Numbers, Lists, Experts, Strict, Cut)
+
+
+class Endless(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        while x.sum() < 100:
+            x = x * 2
+        return x
+
+
+class InputBound(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        for _ in range(int(x.sum())):
+            x = x + 1
+        return x
+
+
+class Growing(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        while x.sum() < 100:
+            x = torch.cat([x, x])
+        return x
+
+
+class Remembering(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        self.last = x
+        return x
+
+
+class Counting(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return x + self.calls
+
+
+class Buffering(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls.add_(1)
+        return x + self.calls
+
+
+class Callers(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.relu_()
+
+
+class Viewed(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        y = x + 1
+        row = y[0]
+        y.mul_(2)
+        return row
+
+
+class Recording(nn.Module):
+    seen: ClassVar[list[Tensor]] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen.append(x)
+        return x
+
+
+class Printing(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        print(x)
+        return x
+
+
+class Chance(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return F.dropout(x)
+
+
+class PythonsChance(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x if random.random() > 0.5 else -x
+
+
+class Several(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x if x > 0 else -x
+
+
+class Shaped(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x[x > 0].sum()
+
+
+class Trying(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        try:
+            return x + 1
+        except RuntimeError:
+            return x
+
+
+class Yielding(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return sum(self.parts(x))
+
+    def parts(self, x: Tensor) -> Iterator[Tensor]:
+        yield x
+
+
+class Hooked(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+        self.layer.register_forward_hook(lambda module, inputs, output: output + 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x)
+
+
+REFUSED = {
+    Endless: "no bound that is independent",
+    InputBound: "turns depends on the input",
+    Growing: "no bound that is independent",
+    Remembering: "side effect",
+    Counting: "side effect",
+    Buffering: "changes a tensor of the network",
+    Callers: "or the caller's",
+    Viewed: "in use by another name",
+    Recording: "has not made",
+    Printing: "prints",
+    Chance: "random numbers",
+    PythonsChance: "no operation on tensors",
+    Several: "a decision takes a single one",
+    Shaped: "depends on values",
+    Trying: "try cannot be compiled",
+    Yielding: "Yield",
+    Hooked: "hooks",
+}
