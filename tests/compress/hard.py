@@ -47,7 +47,7 @@ class Numbers(nn.Module):
 class Lists(nn.Module):
     """Lists and dictionaries that grow differently, a while loop with a bound, words, a comprehension."""
 
-    decisions = 7
+    decisions = 6
 
     def __init__(self) -> None:
         super().__init__()

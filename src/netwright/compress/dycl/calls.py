@@ -9,6 +9,7 @@ import math
 import operator
 import types
 from collections.abc import Callable
+from dataclasses import replace
 from functools import reduce
 from typing import Any
 
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from netwright.compress.dycl import numbers
-from netwright.compress.dycl.program import Flow, Local, LocalDict, Method, Value, values_in
+from netwright.compress.dycl.program import Closure, Flow, Local, LocalDict, Method, Value, values_in
 from netwright.compress.dycl.source import source_of
 from netwright.compress.dycl.walk import Walk
 
@@ -46,6 +47,8 @@ def call(
         return flow.push(_method(walk, flow, callee, args, kwargs, node))
     if isinstance(callee, nn.Module):
         return _module(walk, flow, callee, args, kwargs, node, run)
+    if isinstance(callee, Closure):
+        return _closure(walk, flow, callee, args, kwargs, node, run)
     bound = getattr(callee, "__self__", None)
     if isinstance(bound, nn.Module) and getattr(callee, "__func__", None) is type(bound).forward:
         return _module(walk, flow, bound, args, kwargs, node, run)
@@ -280,19 +283,33 @@ def _module(
     run: Run,
 ) -> list[Flow]:
     """torch's own modules and traced ones are operations; of others the source is followed."""
-    if any(getattr(m, hooks) for m in module.modules() for hooks in _HOOKS):
-        raise walk.refuse(
-            node, f"the module {type(module).__name__} has hooks, whose code cannot be compiled"
-        )
+    leaf = isinstance(module, fx.GraphModule) or type(module).__module__.partition(".")[0] == "torch"
+    concerned = module.modules() if leaf else [module]
+    if any(getattr(m, hooks) for m in concerned for hooks in _HOOKS):
+        raise walk.refuse(node, f"{type(module).__name__} has hooks, whose code cannot be compiled")
     if isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward:
         flows = flow.push(args[0])
         for child in module:
             flows = [made for f in flows for made in _module(walk, f, child, [f.pop()], {}, node, run)]
         return flows
-    if isinstance(module, fx.GraphModule) or type(module).__module__.partition(".")[0] == "torch":
+    if leaf:
         hint = type(module).__name__.lower()
         return flow.push(walk.recorder.apply(flow, module, tuple(args), kwargs, walk.where(node), hint))
     return _follow(walk, flow, types.MethodType(type(module).forward, module), args, kwargs, node, run)
+
+
+def _closure(
+    walk: Walk, flow: Flow, closure: Closure, args: list[Any], kwargs: dict[str, Any], node: ast.AST, run: Run
+) -> list[Flow]:
+    """Into a lambda, which sees the variables around it as they are now."""
+    wanted = closure.node.args
+    names = [a.arg for a in wanted.args]
+    plain = not (wanted.vararg or wanted.kwarg or wanted.kwonlyargs or wanted.posonlyargs or wanted.defaults)
+    if not plain or kwargs or len(names) != len(args) or len(flow.frames) <= closure.frame:
+        raise walk.refuse(node, "a lambda is followed where it is made, with plain arguments only")
+    body = ast.copy_location(ast.Return(closure.node.body), closure.node)
+    seen = {**flow.frames[closure.frame], **dict(zip(names, args, strict=True))}
+    return walk.inline(replace(closure.source, body=(body,)), seen, flow, node, run)
 
 
 def _follow(

@@ -85,14 +85,12 @@ def _whole(
         leaves = [t for t in tree_leaves(network(*(t.clone() for t in inputs))) if isinstance(t, Tensor)]
     if len(leaves) != len(outputs):
         return None
-    with tempfile.TemporaryDirectory() as folder:
-        written = export(network, inputs, Path(folder) / WHOLE)
-        content = written.path.read_bytes()
+    content, dynamic = onnx_of(network, inputs, outputs, dynamic=True)
     taken = tuple(f"output_{k}" for k in range(len(outputs)))
     names = iter(taken)
     end = plans.Give(_result(result, lambda value: plans.Name(next(names))))
     block = plans.Block("b0", "", WHOLE, tuple(v.name for v in given), taken, (), end)
-    batch = None if written.dynamic_batch else len(inputs[0])
+    batch = None if dynamic else len(inputs[0])
     plan = plans.Plan(tuple(map(_input, given)), batch, (), (block,))
     return Staged(plan, {WHOLE: content}, {}, {WHOLE: network}, threads)
 
@@ -109,7 +107,9 @@ def _staged(parts: Parts, given: list[Value], batch: int, threads: int) -> Stage
         if part is not None and part.key not in names:
             check_time("compiling the network")
             name = names[part.key] = f"part_{len(names)}.onnx"
-            files[name], nodes[name] = onnx_of(part), part.module
+            inputs = tuple(_example(value) for value in part.inputs)
+            files[name], _ = onnx_of(part.module, inputs, part.outputs)
+            nodes[name] = part.module
         blocks.append(_block(block, part, "" if part is None else names[part.key], parts, used))
         progress.step(done + 1, len(parts.blocks), "parts")
     plan = plans.Plan(tuple(map(_input, given)), batch, tuple(used), tuple(blocks))
@@ -165,38 +165,38 @@ def _result(thing: Any, leaf: Any) -> Any:
     raise NotApplicable(f"the network gives a {type(thing).__name__}, which a plan cannot hold")
 
 
-def onnx_of(part: Part) -> bytes:
-    """A part as ONNX, proved against the module on random inputs.
+def onnx_of(
+    module: nn.Module, inputs: tuple[Tensor, ...], outputs: list[Value], dynamic: bool = False
+) -> tuple[bytes, bool]:
+    """A module without decisions as ONNX, proved against it on random inputs, and whether it takes any batch.
 
     By torch's older exporter, which is many times faster; that it follows one side of a branch without a word does no
-    harm here, since a part has none. What it cannot write, the newer one does.
+    harm where there is none. What it cannot write, the newer one does.
     """
-    inputs = tuple(_example(value) for value in part.inputs)
-    if not inputs:
-        raise NotApplicable("a part reads no input")
-    names = [f"input_{k}" for k in range(len(inputs))]
+    given, taken = [f"input_{k}" for k in range(len(inputs))], [f"output_{k}" for k in range(len(outputs))]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "part.onnx"
         buffer: Any = io.BytesIO()
         try:
             with silent(), torch.no_grad():
                 torch.onnx.export(
-                    part.module, inputs, buffer, dynamo=False, opset_version=OPSET, input_names=names,
-                    output_names=[f"output_{k}" for k in range(len(part.outputs))],
+                    module, inputs, buffer, dynamo=False, opset_version=OPSET, input_names=given,
+                    output_names=taken,
+                    dynamic_axes={name: {0: "batch"} for name in given + taken} if dynamic else None,
                 )  # fmt: skip
             path.write_bytes(buffer.getvalue())
-            prove(part.module, inputs, path, False)
-            _check_types(part, session_part(path.read_bytes(), 1)([t.numpy() for t in inputs]))
+            prove(module, inputs, path, dynamic)
+            _check_types(outputs, session_part(path.read_bytes(), 1)([t.numpy() for t in inputs]))
         except BadInput:
             raise
         except Exception:
-            export(part.module, inputs, path, dynamic_batch=False)
-        return path.read_bytes()
+            dynamic = export(module, inputs, path, dynamic_batch=dynamic).dynamic_batch
+        return path.read_bytes(), dynamic
 
 
-def _check_types(part: Part, results: list[Any]) -> None:
+def _check_types(outputs: list[Value], results: list[Any]) -> None:
     """The older exporter loses 64 bits here and there; the next part would not take what this one gives."""
-    for value, result in zip(part.outputs, results, strict=True):
+    for value, result in zip(outputs, results, strict=True):
         given = str(result.dtype), tuple(result.shape)
         if given != (str(value.fake.dtype).removeprefix("torch."), tuple(value.fake.shape)):
             raise NetwrightError(f"the part gives {given} for '{value.name}'")

@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from netwright.compress.dycl import calls, numbers
-from netwright.compress.dycl.program import Flow, Local, LocalDict, Value, values_in
+from netwright.compress.dycl.program import Closure, Flow, Local, LocalDict, Value, values_in
 from netwright.compress.dycl.walk import Walk
 
 Run = Callable[[Walk, ast.stmt, Flow], list[Flow]]
@@ -332,6 +332,10 @@ def _one(walk: Walk, node: ast.ListComp | ast.GeneratorExp, flow: Flow, place: i
     return walk.merge([*done, *skipped], node)
 
 
+def _lambda(walk: Walk, node: ast.Lambda, flow: Flow, run: Run) -> list[Flow]:
+    return flow.push(Closure(node, walk.sources[-1], len(flow.frames) - 1))
+
+
 def _text(walk: Walk, node: ast.JoinedStr, flow: Flow, run: Run) -> list[Flow]:
     parts = [p.value if isinstance(p, ast.FormattedValue) else p for p in node.values]
     flows = each(walk, parts, flow, run)
@@ -358,4 +362,5 @@ _KINDS: dict[type, Callable[..., list[Flow]]] = {
     ast.Slice: _slice, ast.Tuple: _display, ast.List: _display, ast.Dict: _dict, ast.Call: _call,
     ast.BinOp: _binary, ast.UnaryOp: _unary, ast.BoolOp: _either, ast.Compare: _compare, ast.IfExp: _if,
     ast.ListComp: _comprehension, ast.GeneratorExp: _comprehension, ast.JoinedStr: _text, ast.NamedExpr: _named,
+    ast.Lambda: _lambda,
 }  # fmt: skip

@@ -62,9 +62,11 @@ def _float(side: Any) -> bool:
 
 
 def _in(walk: Walk, flow: Flow, side: Any, dtype: torch.dtype, node: ast.AST) -> Any:
-    if isinstance(side, Value) and side.fake.dtype is not dtype:
-        return walk.apply(flow, "to", side, dtype, node=node, hint=side.name)
-    return int(side) if isinstance(side, bool) else side
+    if not isinstance(side, Value):
+        return walk.recorder.apply(flow, torch.tensor, (side,), {"dtype": dtype}, walk.where(node))
+    return (
+        side if side.fake.dtype is dtype else walk.apply(flow, "to", side, dtype, node=node, hint=side.name)
+    )
 
 
 def beside(walk: Walk, flow: Flow, side: Any, other: Any, node: ast.AST) -> Any:

@@ -58,6 +58,15 @@ class Method(NamedTuple):
 
 
 @dataclass(eq=False)
+class Closure:
+    """A lambda: its source, and where in the flow's frames the variables are that it was made among."""
+
+    node: Any
+    source: Any
+    frame: int
+
+
+@dataclass(eq=False)
 class Decide:
     """A block's end: on the truth of a value."""
 

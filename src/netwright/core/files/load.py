@@ -22,6 +22,7 @@ from netwright.core.files.checkpoint import load_state
 from netwright.core.files.facts import input_shapes, normalises, signature_for, signature_of
 from netwright.core.files.match import check_match
 from netwright.core.files.paths import exists
+from netwright.core.files.staged.folder import PLAN, read_folder
 from netwright.core.quiet import quiet
 
 __all__ = ["check_match", "input_shapes", "load", "normalises", "read_state", "signature_for", "signature_of"]
@@ -40,6 +41,7 @@ def load(
     """The network, in evaluation mode if it comes from a file.
 
     source: a module (returned as it is); an .onnx file (core/onnx_import); a .pt2 file of torch.export.save;
+    a folder of plan and parts (core/files/staged);
     'package.module:function' or 'file.py:function', called without arguments, with its weights in `state`;
     a .pt or .pth file that holds a whole module, which is a pickle and refused unless trust_pickle.
     state: safetensors, or a torch file of tensors alone. example: inputs, for ONNX files with free sizes.
@@ -66,6 +68,8 @@ def _source(source: Any, trust_pickle: bool, example: tuple[Tensor, ...] | None)
     if not isinstance(source, (str, os.PathLike)):
         raise BadInput(f"a network is a torch module, {_KINDS}; got a {type(source).__name__}")
     path = Path(source)
+    if path.is_dir() and (path / PLAN).exists():
+        return read_folder(path)
     if not exists(path) and ":" in path.name:
         return _from_code(str(source))
     _must_be_file(path)
