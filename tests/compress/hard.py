@@ -15,6 +15,7 @@ class InPlace(nn.Module):
     """Changes in place, seen through another name; items of tensors; an else that changes nothing."""
 
     decisions = 2
+    taken = "y_1,v_2 y_8 y_10,v_3 z_2 v_4"
 
     def forward(self, x: Tensor) -> Tensor:
         y = x * 2
@@ -34,6 +35,7 @@ class Numbers(nn.Module):
     """Arithmetic on numbers of the input, as Python does it."""
 
     decisions = 3
+    taken = "a_1,b_1,c_1,k_1,n_7 n_8 n_9 c_3 v_13,n_10"
 
     def forward(self, x: Tensor) -> tuple[Tensor, float, int, bool]:
         a, b = x.max().item(), int(10 * x[0, 0])
@@ -48,6 +50,7 @@ class Lists(nn.Module):
     """Lists and dictionaries that grow differently, a while loop with a bound, words, a comprehension."""
 
     decisions = 6
+    taken = "x_1,v_1 x_5,v_3 x_3,v_2 x_8,v_4 x_12,v_6 x_10,v_5 cat_1,v_20 cat_4,v_26 cat_2,v_23 cat_3,v_25"
 
     def __init__(self) -> None:
         super().__init__()
@@ -71,21 +74,29 @@ class Experts(nn.Module):
     """One of several layers, chosen by an index of the input; a value of two ways in one expression."""
 
     decisions = 4
+    taken = "is_it_3,is_it_6,is_it_9 y_1 y_2 y_3 v_1 v_6 v_7"
 
     def __init__(self) -> None:
         super().__init__()
         self.experts = nn.ModuleList(nn.Linear(4, 4) for _ in range(3))
 
     def forward(self, x: Tensor) -> Tensor:
+        mixed = lambda a, b: a + self.share * b
         chosen = int(x[:, :3].argmax())
-        y = self.experts[chosen](x)
-        return y + (x if x.sum() > 0 else -x)
+        if (last := len(self.experts) - 1) == 2 and 0 < last <= 3:
+            y = self.experts[chosen](x)
+        return mixed(y, x if x.sum() > 0 else -x) / last
+
+    @property
+    def share(self) -> float:
+        return 0.5
 
 
 class Strict(nn.Module):
     """Ends in an error for some inputs, and calls a function with defaults."""
 
     decisions = 2
+    taken = "v_1 v_2,v_4 v_5"
 
     def forward(self, x: Tensor, scale: float = 2.0) -> Tensor:
         if x.amin() < -2.5:
@@ -105,6 +116,7 @@ class Cut(nn.Module):
     """A loop with break, continue and else; results that no way needs; a constant that decides."""
 
     decisions = 6
+    taken = "x_1,v_5 v_6 x_4 x_6,v_10 v_11 x_9 x_11,v_15 v_16 x_14 x_16"
 
     def __init__(self) -> None:
         super().__init__()
@@ -126,7 +138,55 @@ class Cut(nn.Module):
         return x.detach().clone()
 
 
-SERVED = (InPlace, Numbers, Lists, Experts, Strict, Cut)
+class Everyday(nn.Module):
+    """What Python code does all the time, and none of which depends on the input, but for one choice."""
+
+    decisions = 1
+    taken = "x_2,x_4,v_9,v_16,number_5,total_1,n_1"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleDict({"a": nn.Linear(4, 4), "b": nn.Sequential(nn.Linear(4, 4), nn.Tanh())})
+        self.bias = nn.Parameter(torch.tensor([1.0, 2.0, 3.0, 4.0]))
+        self.sizes = [3, 1, 2]
+
+    def forward(self, x: Tensor, *, scale: float | None = None) -> dict[str, object]:
+        """Says what it did."""
+        assert isinstance(x, Tensor), "a tensor"
+        assert not isinstance(x, (int, float))
+        number = x.sum().item()
+        facts: dict[str, object] = {"float": isinstance(number, float), "int": isinstance(number, int)}
+        facts["rows"] = len(x)
+        facts["size"] = list(x.size())
+        facts["kind"] = str(x.dtype)
+        facts["largest"] = max(self.sizes) - min(2, 1) + abs(-3)
+        facts.update(dict([("sorted", sorted(self.sizes)), ("last", list(reversed(self.sizes))[-1])]))  # noqa: C406
+        facts["known"] = torch.is_tensor(x) and torch.is_floating_point(x) and x.dim() == 2 and x.ndim != 3
+        with torch.no_grad():
+            for name, layer in self.layers.items():
+                x = layer(x) * self.bias.exp() + getattr(self, "absent", 2)
+                facts[f"after {name}"] = x.mean(-1)
+        words = ["one", "two"]
+        words.insert(0, "zero")
+        words += [words.pop(), "end"]
+        facts["words"] = words
+        facts["place"] = words.index("two")
+        a, b = x.unbind(-1)[0], x[..., -1:]
+        facts["pair"] = torch.tensor([number, -number]) if scale is None else None
+        facts["nested"] = torch.tensor([[int(number)]], dtype=torch.float32) + sum([a, a], b)
+        facts["abs"] = abs(number)
+        facts["either"] = scale or 5
+        total = 0
+        for row in x:
+            total = total + row.T.sum()
+        facts["total"] = total
+        facts.pop("int")
+        del a, b
+        facts["choice"] = "up" if not number < 0 else "down"
+        return facts
+
+
+SERVED = (InPlace, Numbers, Lists, Experts, Strict, Cut, Everyday)
 
 
 class Endless(nn.Module):
@@ -239,6 +299,53 @@ class Yielding(nn.Module):
         yield x
 
 
+class Calling(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.deeper(x)
+
+    def deeper(self, x: Tensor) -> Tensor:
+        return self.deeper(x)
+
+
+class Nested(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.stack([a + b for a in x for b in x])
+
+
+class Words(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return getattr(self, f"layer{x.sum().item()}")(x)
+
+
+class Known(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x[:, 7 // 0]
+
+
+class Unset(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        if x.sum() > 0:
+            y = x
+        return y
+
+
+class Long(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        for _ in range(21):
+            x = x + 1
+        return x
+
+
+class States(nn.Module):
+    """Every way is another list of words."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, list[str]]:
+        said = []
+        for k in range(7):
+            said.append("yes" if x[0, k % 4] > k / 10 else "no")
+        return x, said
+
+
 class Hooked(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -267,4 +374,11 @@ REFUSED = {
     Trying: "try cannot be compiled",
     Yielding: "Yield",
     Hooked: "hooks",
+    Calling: "deeper than 40",
+    Nested: "more than one loop",
+    Words: "text that depends",
+    Known: "ZeroDivisionError",
+    Unset: "has no value here",
+    Long: "a loop of 21 turns; at most 20",
+    States: "more than 64 states",
 }

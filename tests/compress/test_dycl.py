@@ -173,6 +173,16 @@ def test_the_transform_measures_what_it_made():
     assert made(x).shape == (30, 3)
     with within(0.0), pytest.raises(OutOfTime):
         compiled(network, (x[:1],))
+    assert (made.threads, Dycl()) == (1, Dycl(turns=256, examples=32, threads=1))
+
+
+def test_a_network_that_differs_is_not_handed_out(monkeypatch):
+    x, y = torch.cat(rows(6, 12)), torch.arange(12) % 3
+    task = Task.from_arrays((x,), y, val=((x,), y), test=((x,), y), name="rows", meaning="table")
+    wrong = nn.Linear(6, 3)
+    monkeypatch.setattr("netwright.compress.dycl.compiled", lambda *_: wrong)
+    with pytest.raises(NotApplicable, match=r"other outputs .* of 12 decisions differ"):
+        Dycl(examples=20)(nn.Linear(6, 3), task, Budget())
 
 
 @pytest.mark.parametrize("kind", hard.SERVED, ids=lambda kind: kind.__name__)
@@ -195,6 +205,7 @@ def test_awkward_methods_are_followed(kind):
         assert difference <= 1e-5 * max(1.0, scale)
         taken.add(ran(staged, x) if staged.plan.decisions else "one")
     assert staged.plan.decisions == kind.decisions
+    assert " ".join(",".join(block.taken) for block in staged.plan.blocks if block.taken) == kind.taken
 
 
 @pytest.mark.parametrize(("kind", "reason"), hard.REFUSED.items(), ids=lambda k: getattr(k, "__name__", ""))

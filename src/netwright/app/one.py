@@ -27,6 +27,7 @@ from netwright.core.errors import BadInput
 from netwright.core.files.checkpoint import atomic
 from netwright.core.files.export import export
 from netwright.core.files.facts import signature_for
+from netwright.core.files.staged import Staged, write_folder
 from netwright.core.measure.cost import cost
 from netwright.core.metrics import evaluate
 from netwright.core.network import as_tuple
@@ -125,7 +126,8 @@ def build(method: catalogue.Method, settings: dict[str, Any], seed: int) -> Any:
 def transform(
     built: Any, method: catalogue.Method, subject: Subject, clock: Clock, out: Path | None, view: View
 ) -> dict[str, Any]:
-    """Before and after on validation data; the new network as ONNX and .pt2."""
+    """Before and after on validation data; the new network as ONNX and .pt2, or as a folder where it decides by values,
+    which no single file can hold."""
     task = subject.task
     start = time.monotonic()
     before = measured(subject.network, task)
@@ -141,10 +143,14 @@ def transform(
     ]
     view.table(rows)
     if out is not None:
-        signature = signature_for(subject.network, task)
-        for name in ("model.onnx", "model.pt2"):
-            export(after, task.raw().example(2), out / name, task.front, signature=signature)
-        view.say(f"wrote {out}/: model.onnx  model.pt2")
+        if isinstance(after, Staged) and after.plan.decisions:
+            write_folder(after, out / "model")
+            view.say(f"wrote {out}/model/: plan.json  program.txt  {len(after.plan.parts)} ONNX files")
+        else:
+            signature = signature_for(subject.network, task)
+            for name in ("model.onnx", "model.pt2"):
+                export(after, task.raw().example(2), out / name, task.front, signature=signature)
+            view.say(f"wrote {out}/: model.onnx  model.pt2")
     return {"method": method.slug, "before": figures[0], "after": figures[1], **about_data(subject)}
 
 

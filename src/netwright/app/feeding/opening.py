@@ -193,6 +193,7 @@ def as_the_network_wants(name: str, network: nn.Module, task: Task, as_it_is: bo
     from netwright.app.feeding.fed import fed
     from netwright.core.files.facts import facts_of, normalises
     from netwright.core.files.layouts import laid_out
+    from netwright.core.files.rows import in_batches
     from netwright.core.files.scores import scores_for
     from netwright.core.files.single import single
 
@@ -204,8 +205,9 @@ def as_the_network_wants(name: str, network: nn.Module, task: Task, as_it_is: bo
     elif task.normalise is not None and facts_of(network).get("types", ())[:1] == ["uint8"]:
         task, inside = task.raw(), True
         notes.append("the file takes bytes: pixels as they are")
+    network, rows = in_batches(network, task)
     network, text = single(network, task.example(8))
-    said = [facts_of(network).get("scores", ""), text]
+    said = [facts_of(network).get("scores", ""), rows, text]
     network, task, text = laid_out(network, task)
     said.append(text)
     try:

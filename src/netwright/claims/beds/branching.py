@@ -13,7 +13,7 @@ from netwright.core.network import Inputs, as_tuple, seeded
 from netwright.core.task import Task
 
 EXAMPLES = 3000
-SURE = 0.8
+SURE = 0.7
 
 
 def step(before: int, after: int, stride: int = 1) -> nn.Sequential:
@@ -25,8 +25,8 @@ class ShallowDeep(nn.Module):
 
     def __init__(self, classes: int) -> None:
         super().__init__()
-        widths = (16, 32, 64)
-        pairs = [nn.Sequential(step(b, a, 2), step(a, a)) for b, a in zip((1, 16, 32), widths, strict=True)]
+        widths = (24, 32, 64)
+        pairs = [nn.Sequential(step(b, a, 2), step(a, a)) for b, a in zip((1, 24, 32), widths, strict=True)]
         self.stages = nn.ModuleList(pairs)
         self.heads = nn.ModuleList(nn.Linear(a, classes) for a in widths)
 
@@ -136,7 +136,7 @@ def branching(name: str, seed: int) -> tuple[nn.Module, Task]:
         else:
             network = Writer(tuple(task.classes))
     with uncounted():
-        Fit(epochs=4, batch_size=64, lr=4e-3, augment=False, seed=seed)(network, task, loss=_loss)
+        Fit(epochs=6, batch_size=64, lr=4e-3, augment=False, seed=seed)(network, task, loss=_loss)
     return network.eval(), task
 
 

@@ -16,6 +16,7 @@ from netwright.claims.record import Claim, Measured, Scale
 from netwright.claims.rule import Part, Rule
 from netwright.claims.statistics import column, estimate, mean
 from netwright.compress.dycl import compiled, equivalence
+from netwright.compress.dycl.equivalence import compared
 from netwright.core.errors import NotApplicable
 from netwright.core.files.staged.staged import session_part
 from netwright.core.graph.trace import trace
@@ -26,6 +27,7 @@ from netwright.core.task import Task
 
 INPUTS = 1000
 TIMED = 40
+OFF = 1e-3  # an output that differs by more of its largest entry is another one
 
 CLAIM = Claim(
     slug="dycl",
@@ -34,7 +36,7 @@ CLAIM = Claim(
         "nine networks, 1.12 to 20.21 times faster"
     ),
     setting=(
-        "Fashion-MNIST, networks trained on 3,000 images: three exits (stops where 0.8 sure), four residual blocks "
+        "Fashion-MNIST, networks trained on 3,000 images: three exits (stops where 0.7 sure), four residual blocks "
         "behind gates, and a recurrent decoder that writes the class's name; 1,000 test images one at a time; times "
         "of 40 of them in turn with the network itself in PyTorch, one thread; a wrong decision is another class or "
         "another text"
@@ -54,7 +56,7 @@ CLAIM = Claim(
             for name in NETWORKS
             for part in (
                 Part(f"share of other ways than the commonest: {name}", "at least", 0.05),
-                Part(f"wrong when one path is traced: {name}", "at least", 0.01),
+                Part(f"wrong outputs when one path is traced: {name}", "at least", 0.05),
             )
         ),
     ),
@@ -100,7 +102,8 @@ def _rows(name: str, network: nn.Module, task: Task, seed: int) -> list[dict[str
     staged = compiled(network, (inputs[0],))
     found = equivalence(network, staged, inputs)
     traced = Traced(network, inputs[0])
-    one = equivalence(network, traced, inputs)
+    with torch.no_grad():
+        off = [compared(network(x), traced(x)) for x in inputs]
     ways = Counter(staged.way(x) for x in inputs)
     timed = latency(
         [Over(network, inputs[:TIMED]), Over(staged, inputs[:TIMED])],
@@ -110,7 +113,8 @@ def _rows(name: str, network: nn.Module, task: Task, seed: int) -> list[dict[str
         seconds=8,
     )
     try:
-        trace(network, (inputs[0],))
+        with silent():
+            trace(network, (inputs[0],))
         exports = 1.0
     except NotApplicable:
         exports = 0.0
@@ -127,7 +131,12 @@ def _rows(name: str, network: nn.Module, task: Task, seed: int) -> list[dict[str
             "ms": timed.median_ms[0] / TIMED, "right": _right(network, inputs, targets),
             "ways": len(ways), "other": 1 - ways.most_common(1)[0][1] / len(inputs),
         },
-        {**arm("traced"), "wrong": one.eta, "exports": exports},
+        {
+            **arm("traced"),
+            "wrong": sum(not same for *_, same in off) / len(off),
+            "off": sum(not difference <= OFF * scale for difference, scale, _ in off) / len(off),
+            "exports": exports,
+        },
     ]  # fmt: skip
 
 
@@ -158,12 +167,14 @@ def judge(rows: list[dict[str, Any]]) -> Measured:
         bed[f"share of other ways than the commonest: {name}"] = min(
             column(rows, f"{name}: network", "other").values()
         )
-        bed[f"wrong when one path is traced: {name}"] = mean(rows, f"{name}: traced", "wrong")
+        bed[f"wrong outputs when one path is traced: {name}"] = mean(rows, f"{name}: traced", "off")
+        figures[f"wrong decisions when one path is traced: {name}"] = mean(rows, f"{name}: traced", "wrong")
         bed[f"right answers: {name}"] = mean(rows, f"{name}: network", "right")
+        traced = mean(rows, f"{name}: traced", "off")
         told.append(
             f"{name} {faster['mean']:.1f} times faster [{faster['low']:.1f}, {faster['high']:.1f}], "
             f"{100 * max(wrong.values()):.1f} % wrong (one path traced: "
-            f"{100 * mean(rows, f'{name}: traced', 'wrong'):.0f} %)"
+            f"{100 * mean(rows, f'{name}: traced', 'wrong'):.0f} %, other outputs {100 * traced:.0f} %)"
         )
     return Measured(
         summary="; ".join(told),

@@ -164,7 +164,16 @@ def _shorten(block: Block, parts: Parts) -> None:
             block.end = Goto(_past(to, parts))
         case Decide(test, yes, no):
             yes, no = _past(yes, parts), _past(no, parts)
-            block.end = Goto(yes) if yes is no else Decide(test, yes, no)
+            block.end = Goto(yes) if _alike(yes, no, parts) else Decide(test, yes, no)
+
+
+def _alike(a: Block, b: Block, parts: Parts) -> bool:
+    """One block, or two that run nothing, rename the same and lead to the same place."""
+    if a is b:
+        return True
+    if a.name in parts.of or b.name in parts.of or not (isinstance(a.end, Goto) and isinstance(b.end, Goto)):
+        return False
+    return a.end.to is b.end.to and set(parts.moves[a.name]) == set(parts.moves[b.name])
 
 
 def _past(block: Block, parts: Parts) -> Block:

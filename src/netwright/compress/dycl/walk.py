@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from netwright.compress.dycl.program import (
+    Closure,
     Decide,
     Flow,
     Goto,
@@ -156,6 +157,9 @@ class Walk:
         if not self.after:
             return
         alive, frame = self.after[-1].now, flow.frames[-1]
+        for thing in frame.values():
+            if isinstance(thing, Closure):
+                alive |= reads(thing.node)
         for name in [n for n in frame if n not in alive or flow.kind == "return"]:
             del frame[name]
 
