@@ -35,7 +35,7 @@ class Numbers(nn.Module):
     """Arithmetic on numbers of the input, as Python does it."""
 
     decisions = 3
-    taken = "a_1,b_1,c_1,k_1,n_7 n_8 n_9 c_3 v_13,n_10"
+    taken = "a_1,b_1,c_1,k_1,n_11 n_12 n_13 c_3 v_23,n_15"
 
     def forward(self, x: Tensor) -> tuple[Tensor, float, int, bool]:
         a, b = x.max().item(), int(10 * x[0, 0])
@@ -142,7 +142,7 @@ class Everyday(nn.Module):
     """What Python code does all the time, and none of which depends on the input, but for one choice."""
 
     decisions = 1
-    taken = "x_2,x_4,v_9,v_16,number_5,total_1,n_1"
+    taken = "x_2,x_4,v_9,v_16,v_17,number_5,total_1,n_2"
 
     def __init__(self) -> None:
         super().__init__()
@@ -174,6 +174,7 @@ class Everyday(nn.Module):
         a, b = x.unbind(-1)[0], x[..., -1:]
         facts["pair"] = torch.tensor([number, -number]) if scale is None else None
         facts["nested"] = torch.tensor([[int(number)]], dtype=torch.float32) + sum([a, a], b)
+        facts["mixed"] = sum([1, 2, b])
         facts["abs"] = abs(number)
         facts["either"] = scale or 5
         total = 0

@@ -11,9 +11,10 @@ import pytest
 import torch
 from tests.compress import hard
 from tests.compress.branching import EarlyExit, Generating, Skipping
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from netwright.compress.dycl import Dycl, compiled, equivalence, read_folder, write_folder
+from netwright.compress.dycl.compile import exact
 from netwright.compress.dycl.equivalence import compared
 from netwright.core.budget import Budget, within
 from netwright.core.errors import BadInput, NetwrightError, NotApplicable, OutOfTime
@@ -212,6 +213,53 @@ def test_awkward_methods_are_followed(kind):
 def test_what_cannot_be_compiled_is_refused_with_its_line(kind, reason):
     with pytest.raises(NotApplicable, match=r"hard\.py, line \d+ \(.*\): .*" + reason):
         compiled(kind().eval(), (torch.ones(1, 4),), turns=20)
+
+
+class Tie(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x if x[0, 0].item() > 0.1 else -x
+
+
+def test_numbers_are_compared_in_double_precision_as_python_does():
+    staged = compiled(Tie(), (torch.ones(1, 4),))
+    for value in (0.1, 0.0999999, 0.2):  # the float next to 0.1 is larger than the double
+        x = torch.full((1, 4), value)
+        assert torch.equal(staged(x), Tie()(x))
+    assert (staged(torch.full((1, 4), 0.1)) > 0).all()
+
+
+def test_the_older_exporter_is_not_asked_to_divide_downwards():
+    traced = lambda function: fx.GraphModule({}, fx.Tracer().trace(function))
+    inner = traced(lambda x: x // 2)
+    graph = fx.Graph()
+    graph.output(graph.call_module("inner", (graph.placeholder("x"),)))
+    for module in (
+        inner,
+        traced(lambda x: torch.floor_divide(x, 2)),
+        traced(lambda x: x.div(2, rounding_mode="floor")),
+        fx.GraphModule({"inner": inner}, graph),
+    ):
+        assert not exact(module)
+    for module in (traced(lambda x: x / 2 % 3), traced(lambda x: x.floor() + x.div(2)), nn.Linear(2, 2)):
+        assert exact(module)
+
+
+def test_a_network_without_decisions_is_one_file_for_any_batch():
+    network = nn.Sequential(nn.Linear(4, 3), nn.ReLU()).eval()
+    staged = compiled(network, (torch.ones(1, 4),))
+    assert staged.plan.parts == ("network.onnx",)
+    assert staged.plan.batch is None
+    x = torch.randn(5, 4)
+    torch.testing.assert_close(staged(x), network(x))
+    with pytest.raises(BadInput, match="takes 1 inputs, not 2"):
+        staged(x, x)
+
+
+def test_the_batch_of_the_example_is_the_only_one():
+    staged = compiled(Tie(), (torch.ones(2, 4),))
+    assert torch.equal(staged(-torch.ones(2, 4)), torch.ones(2, 4))
+    with pytest.raises(BadInput, match="batches of 2, not of 3"):
+        staged(torch.ones(3, 4))
 
 
 def test_what_differs_is_seen():

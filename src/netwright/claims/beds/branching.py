@@ -12,7 +12,7 @@ from netwright.core.fit import Fit
 from netwright.core.network import Inputs, as_tuple, seeded
 from netwright.core.task import Task
 
-EXAMPLES = 3000
+EXAMPLES = 2000
 SURE = 0.7
 
 
@@ -136,7 +136,7 @@ def branching(name: str, seed: int) -> tuple[nn.Module, Task]:
         else:
             network = Writer(tuple(task.classes))
     with uncounted():
-        Fit(epochs=6, batch_size=64, lr=4e-3, augment=False, seed=seed)(network, task, loss=_loss)
+        Fit(epochs=5, batch_size=64, lr=4e-3, augment=False, seed=seed)(network, task, loss=_loss)
     return network.eval(), task
 
 

@@ -70,5 +70,5 @@ class Dycl:
 def _rows(task: Task, count: int) -> Iterator[Inputs]:
     """Validation examples, one at a time."""
     inputs = as_tuple(next(iter(task.val.batches(count)))[0])
-    for row in range(min(count, len(inputs[0]))):
+    for row in range(len(inputs[0])):
         yield tuple(t[row : row + 1] for t in inputs)

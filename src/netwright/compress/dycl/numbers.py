@@ -52,9 +52,27 @@ def combine(walk: Walk, flow: Flow, op: Any, left: Any, right: Any, node: ast.AS
     floats = op is operator.truediv or any(_float(side) for side in (left, right))
     dtype = torch.float64 if floats else torch.int64
     sides = [_in(walk, flow, side, dtype, node) for side in (left, right)]
-    made = walk.apply(flow, op, *sides, node=node, hint="n")
+    if floats:  # the older exporter takes a double without dimensions for a float
+        sides = [walk.apply(flow, "reshape", side, (1,), node=node) for side in sides]
+    if op is operator.floordiv:
+        made = _floor_divided(walk, flow, *sides, floats, node)
+    else:
+        made = walk.apply(flow, op, *sides, node=node, hint="n")
+    made = walk.apply(flow, "reshape", made, (), node=node, hint="n") if floats else made
     made.number = True
     return made
+
+
+def _floor_divided(walk: Walk, flow: Flow, left: Any, right: Any, floats: bool, node: ast.AST) -> Any:
+    """As Python has it: what is left when the rest is taken away is divided without one."""
+    rest = walk.apply(flow, operator.mod, left, right, node=node)
+    whole = walk.apply(flow, operator.sub, left, rest, node=node)
+    if floats:
+        ratio = walk.apply(flow, operator.truediv, whole, right, node=node)
+        return walk.apply(flow, torch.round, ratio, node=node, hint="n")
+    return walk.recorder.apply(
+        flow, torch.div, (whole, right), {"rounding_mode": "trunc"}, walk.where(node), "n"
+    )
 
 
 def _float(side: Any) -> bool:

@@ -224,7 +224,8 @@ def _input(found: Any) -> Input:
 
 
 def _block(found: Any) -> Block:
-    then, end = found["then"], None
+    then = found["then"]
+    end: End
     if "go" in then:
         end = Jump(_text(then["go"]))
     elif "if" in then:
@@ -282,6 +283,7 @@ def check(plan: Plan) -> None:
         known = known | set(block.taken)
         _need(block, (source for _, source in block.moves), known)
         known = known | {target for target, _ in block.moves}
+        following: tuple[str, ...]
         match block.end:
             case Give(result):
                 _need(block, names_of(result), known)
