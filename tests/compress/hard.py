@@ -116,11 +116,12 @@ class Cut(nn.Module):
     """A loop with break, continue and else; results that no way needs; a constant that decides."""
 
     decisions = 6
-    taken = "x_1,v_5 v_6 x_4 x_6,v_10 v_11 x_9 x_11,v_15 v_16 x_14 x_16"
+    taken = "x_1,v_5 v_6 x_4 x_6,v_10 v_11 x_9 x_11,v_15 v_16 x_14 x_16 v_19"
 
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("mask", torch.tensor([1.0, 1.0, 0.0, 0.0]))
+        self.ends = [torch.ones(4), torch.zeros(4)]
 
     def forward(self, x: Tensor) -> Tensor:
         unused = x.exp() @ x.T
@@ -135,7 +136,7 @@ class Cut(nn.Module):
             x = x * 1.5
         else:
             x = x - 1
-        return x.detach().clone()
+        return x.detach().clone() + torch.stack(self.ends).sum(0)
 
 
 class Everyday(nn.Module):
@@ -347,6 +348,17 @@ class States(nn.Module):
         return x, said
 
 
+class Same(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        y = x.detach()
+        return x if x is y else -x
+
+
+class Equal(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x if [x.sum().item()] == [x.mean().item()] else -x
+
+
 class Hooked(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -375,6 +387,8 @@ REFUSED = {
     Trying: "try cannot be compiled",
     Yielding: "Yield",
     Hooked: "hooks",
+    Same: "one object",
+    Equal: "a comparison of lists",
     Calling: "deeper than 40",
     Nested: "more than one loop",
     Words: "text that depends",

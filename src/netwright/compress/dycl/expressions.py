@@ -211,6 +211,8 @@ def _binary(walk: Walk, node: ast.BinOp, flow: Flow, run: Run) -> list[Flow]:
 def combine(walk: Walk, flow: Flow, op: Any, left: Any, right: Any, node: ast.AST) -> Any:
     """The result of a binary operator."""
     if not isinstance(left, Value) and not isinstance(right, Value):
+        if op in COMPARED.values() and any(True for _ in values_in((left, right))):
+            raise walk.refuse(node, "a comparison of lists that depend on the input cannot be compiled")
         try:
             made = op(left, right)
         except Exception as error:
@@ -265,6 +267,8 @@ def _compare(walk: Walk, node: ast.Compare, flow: Flow, run: Run) -> list[Flow]:
     for f in flows:
         left, right = f.take(2)
         op = node.ops[0]
+        if isinstance(op, (ast.Is, ast.IsNot)) and isinstance(left, Value) and isinstance(right, Value):
+            raise walk.refuse(node, "whether two tensors are one object cannot be compiled")
         if isinstance(op, (ast.Is, ast.IsNot)):
             f.push(COMPARED[type(op)](left, right))
         elif isinstance(op, (ast.In, ast.NotIn)) and any(True for _ in values_in((left, right))):

@@ -261,6 +261,16 @@ class Recorder:
             self._attributes[id(tensor)] = value
         return self._attributes[id(tensor)]
 
+    def _owned(self, thing: Any) -> Any:
+        """Tensors of the network's that stand in lists, as values."""
+        if isinstance(thing, Tensor):
+            return self.attribute(thing)
+        if type(thing) in (list, Local):
+            return Local(map(self._owned, thing))
+        if type(thing) is tuple:
+            return tuple(map(self._owned, thing))
+        return {name: self._owned(item) for name, item in thing.items()} if type(thing) is dict else thing
+
     def _target(self, thing: Any, kind: str) -> str:
         """The name by which the parts hold a module or tensor."""
         path = self._paths.setdefault(id(thing), f"{kind}_{len(self.targets)}")
@@ -275,6 +285,7 @@ class Recorder:
         What comes out without tensors (a size, a type) is known now; of all else the operation is recorded. A change
         in place is recorded on a copy, which takes the tensor's place in everything that the flow holds.
         """
+        args, kwargs = self._owned(args), self._owned(kwargs)
         leaves = list(dict.fromkeys(values_in((args, tuple(kwargs.values())))))
         shapes = {value: value.fake.shape for value in leaves}
         given = plainly((args, LocalDict(kwargs)), lambda value: value.fake)
