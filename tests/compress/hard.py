@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterator
 from typing import ClassVar
@@ -176,6 +177,8 @@ class Everyday(nn.Module):
         facts["pair"] = torch.tensor([number, -number]) if scale is None else None
         facts["nested"] = torch.tensor([[int(number)]], dtype=torch.float32) + sum([a, a], b)
         facts["mixed"] = sum([1, 2, b])
+        facts["root"] = math.sqrt(getattr(self, "sizes", None)[0])
+        facts["unlike"] = [number == "text", number != "text"]
         facts["abs"] = abs(number)
         facts["either"] = scale or 5
         total = 0
