@@ -67,6 +67,15 @@ def test_nothing_removed_or_only_moved_changes_nothing(name: str) -> None:
     assert all(torch.equal(v, before[k]) for k, v in network.state_dict().items())
 
 
+def test_a_pruned_network_is_in_the_mode_of_the_one_that_was_given() -> None:
+    """Its new modules, too: dropout and batch norm that the forward had called as functions."""
+    network, example = awkward.make("baked")
+    found = dependencies(trace(network, example))
+    for training in (False, True):
+        small = prune(network.train(training), example, half(found), found)
+        assert {module.training for module in small.modules()} == {training}
+
+
 @pytest.mark.parametrize("name", ["residual", "separable", "lstm-both", "attention", "baked"])
 def test_a_pruned_network_learns(name: str) -> None:
     network, example = awkward.make(name)

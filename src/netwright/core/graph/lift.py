@@ -128,15 +128,18 @@ class _Lift:
             kinds = (nn.Dropout,) if operator == "dropout" else (nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
             if type(module) not in kinds:
                 name = f"{node.name}_"
-                self.small.add_module(name, kinds[len(node.shape) - 3 if len(kinds) > 1 else 0](args[1]))
+                self._add(name, kinds[len(node.shape) - 3 if len(kinds) > 1 else 0](args[1]))
             return name, (args[0],)
         if type(module) in _LEAVES.get(operator, ()) and self._does(name, module, node):
             return name, (args[0] if operator != "embedding" else args[1],)
         if operator == "batch_norm":
             name = f"{node.name}_"
-            self.small.add_module(name, BatchNorm(args[6], args[7]))
+            self._add(name, BatchNorm(args[6], args[7]))
             return name, tuple(args[:5])
         return None
+
+    def _add(self, name: str, module: nn.Module) -> None:
+        self.small.add_module(name, module.train(self.small.training))
 
     def _does(self, name: str, module: Any, node: Node) -> bool:
         """Whether calling the module is this node, no more and no less."""
