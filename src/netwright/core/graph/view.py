@@ -65,7 +65,8 @@ def view(network: nn.Module, example: Inputs, keep: Keep, known: Dependencies) -
     axes = orders(known, check(known, keep))
     tensors = dict(network.named_parameters(remove_duplicate=False))
     aliases = known.graph.aliases
-    source, cuts = {}, {}
+    source: dict[str, Tensor] = {}
+    cuts: dict[str, list[Cut]] = {}
     for name, parameter in list(shell.named_parameters()):
         canonical = aliases.get(name, name)
         source[name] = tensors[canonical]
