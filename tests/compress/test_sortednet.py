@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import pytest
 import torch
@@ -201,6 +202,22 @@ def test_each_step_is_charged_for_all_of_its_sizes(images: Task, monkeypatch: py
     steps.clear()
     SortedNet(models=3, batch_size=32)(cnn(), images, Budget(samples=290))
     assert steps == [3, 3, 3]  # the order of the units took some
+
+
+def test_the_length_is_the_epochs_and_the_draws_are_the_seeds(
+    images: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[list[Prefix]] = []
+
+    def recorded(*given: Any) -> list[Prefix]:
+        drawn.append(draw(*given))
+        return drawn[-1]
+
+    monkeypatch.setattr(sortednet, "draw", recorded)
+    for seed in (0, 1):
+        SortedNet(start="new", epochs=0.5, batch_size=48, seed=seed).fit(mlp(), images, Budget())
+    assert len(drawn) == 4  # two steps each
+    assert drawn[:2] != drawn[2:]
 
 
 def test_what_cannot_be_served_and_settings_that_cannot_be(images: Task) -> None:
