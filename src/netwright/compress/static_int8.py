@@ -31,9 +31,9 @@ from netwright.core.errors import BadInput, NotApplicable
 from netwright.core.network import as_tuple
 from netwright.core.split import take
 from netwright.core.task import Task
-from netwright.core.weights.parametrise import LeastSquares, Percentile, Range, Uniform, minmax
+from netwright.core.weights.grids import Uniform
+from netwright.core.weights.ranges import RANGES, Range, minmax
 
-_RANGES: dict[str, Range] = {"minmax": minmax, "percentile": Percentile(99.99), "mse": LeastSquares()}
 _SAMPLE = 200_000  # values kept per place for ranges that need more than the ends
 _BATCH = 64
 
@@ -48,26 +48,27 @@ class StaticInt8:
     CPU; gradients reach its inputs (straight through the roundings) but train nothing.
 
     examples: of the training split, for the calibration pass. range: of activations: all values (minmax), 99.99
-    percent of them, or the part with the least squared error; weights always use all values.
+    percent of them, or the part with the least squared error (mse) or loss of information (entropy); weights always
+    use all values.
     reduce_range: 7-bit weights, whose sums of two products cannot overflow 16 bits. Processors with AVX2 or
     AVX-512 but no VNNI need that; None does it where this machine is such a one.
     """
 
     examples: int = 256
-    range: Literal["minmax", "percentile", "mse"] = "minmax"
+    range: Literal["minmax", "percentile", "mse", "entropy"] = "minmax"
     reduce_range: bool | None = None
     seed: int = 0
 
     def __call__(self, network: nn.Module, task: Task, budget: Budget) -> nn.Module:
-        if self.range not in _RANGES:
-            raise BadInput(f"no range named '{self.range}'; use minmax, percentile or mse")
+        if self.range not in RANGES:
+            raise BadInput(f"no range named '{self.range}'; use minmax, percentile, mse or entropy")
         module = prepared(network, task)
         if not any(layers(module, CONVOLUTIONS | LINEAR)):
             raise NotApplicable("there is no convolution or linear layer to quantise")
         roundings = place(module)
         watched = [n for n in module.graph.nodes if n in roundings and n not in roundings.tied]
         seen = self._calibrate(module, watched, task, budget.start())
-        grids = {node: _grid(seen[node], _RANGES[self.range]) for node in watched}
+        grids = {node: _grid(seen[node], RANGES[self.range]) for node in watched}
         for node in {roundings.source(pool.args[0]) for pool in roundings.averages}:
             grids[node] = (_short(grids[node][0]), grids[node][1])
         insert(module, roundings, grids)
@@ -119,12 +120,11 @@ def _grid(seen: _Seen, range: Range) -> tuple[float, int]:
     else:
         rows = torch.cat(seen.sample)[None]
 
-        def error(low: Tensor, high: Tensor) -> Tensor:
-            scale, zero = grid.place(low, high)
-            rounded = (grid.codes(rows, scale[:, None], zero[:, None]) - zero[:, None]) * scale[:, None]
-            return (rounded - rows).pow(2).sum(1)
+        def rounding(values: Tensor, low: Tensor, high: Tensor) -> Tensor:
+            scale, zero = (t[:, None] for t in grid.place(low, high))
+            return (grid.codes(values, scale, zero) - zero) * scale
 
-        low, high = range(rows, error)
+        low, high = range(rows, rounding)
     scale, zero = grid.place(low, high)
     return float(scale), int(zero)
 

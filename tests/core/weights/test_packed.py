@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from netwright.core.measure.cost import cost
+from netwright.core.weights.grids import Uniform
 from netwright.core.weights.packed import (
     DynamicLinear,
     PackedConv,
@@ -18,7 +19,7 @@ from netwright.core.weights.packed import (
     Rounding,
     dynamic_linear,
 )  # fmt: skip
-from netwright.core.weights.parametrise import Quantiser, Uniform
+from netwright.core.weights.parametrise import Quantiser
 
 
 def twin(*shape: int):

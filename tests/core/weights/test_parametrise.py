@@ -9,20 +9,9 @@ from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import weight_norm
 
 from netwright.core.errors import BadInput
-from netwright.core.weights.parametrise import (
-    Binary,
-    Codebook,
-    LeastSquares,
-    LowRank,
-    Mask,
-    Percentile,
-    PowerOfTwo,
-    Quantiser,
-    Ternary,
-    Uniform,
-    bake,
-    minmax,
-)  # fmt: skip
+from netwright.core.weights.grids import Binary, Codebook, PowerOfTwo, Ternary, Uniform
+from netwright.core.weights.parametrise import LowRank, Mask, Quantiser, bake
+from netwright.core.weights.ranges import LeastSquares, Percentile, minmax
 
 GRIDS = [
     Uniform(8), Uniform(3), Uniform(4, symmetric=False), PowerOfTwo(4), Codebook(3), Binary(), Ternary(),
@@ -43,7 +32,7 @@ def test_float_equals_integer_twin(grid, channel) -> None:
     back = (
         rows.view(w.shape) if channel is None else rows.view(w.movedim(channel, 0).shape).movedim(0, channel)
     )
-    assert torch.allclose(found, back, atol=1e-6)
+    assert torch.equal(found, back)
     assert not twin.codes.is_floating_point()
     assert len(twin.scale) == (1 if channel is None else w.shape[channel])
 
@@ -109,6 +98,94 @@ def test_gradients() -> None:
     Quantiser(Uniform(4), Percentile(90), "clipped")(w).sum().backward()
     assert 0.85 < w.grad.mean() < 0.95  # the outer tenth is stopped
     assert ((w.grad == 0) | (w.grad == 1)).all()
+
+
+def test_learned_scale_has_the_papers_gradient() -> None:
+    w = weights(3, 50).double().requires_grad_()
+    quantiser = Quantiser(Uniform(3), Percentile(80), "lsq").double()
+    quantiser.start(w)
+    out, upstream = quantiser(w), weights(3, 50, seed=1).double()
+    (out * upstream).sum().backward()
+    s = quantiser.learned.detach()
+    v = w.detach() / s
+    slope = torch.where(v < -3, -3.0, torch.where(v > 3, 3.0, v.round() - v))  # LSQ, equation 3
+    expected = (slope * upstream).sum(1, keepdim=True) / (50 * 3) ** 0.5
+    assert torch.allclose(quantiser.learned.grad, expected)
+    assert torch.allclose(w.grad, upstream * (v.abs() <= 3))
+    assert torch.equal(out.detach(), v.round().clamp(-3, 3) * s)
+
+
+def test_learned_clip_has_the_papers_gradient() -> None:
+    x = weights(1, 200).double().requires_grad_()
+    quantiser = Quantiser(
+        Uniform(4, symmetric=False), lambda r, _: (0 * r.amin(1), r.amax(1) / 2), "pact", None
+    )
+    quantiser.start(x)
+    alpha = quantiser.learned.item()
+    assert alpha == pytest.approx(x.max().item() / 2)
+    out = quantiser(x)
+    out.sum().backward()
+    assert quantiser.learned.grad.item() == pytest.approx((x >= alpha).sum().item())  # PACT, equation 3
+    assert torch.allclose(x.grad, ((x > 0) & (x < alpha)).double())
+    step = alpha / 15
+    assert torch.allclose(out.detach(), (x.detach().clamp(0, alpha) / step).round() * step)
+
+
+def test_what_is_learned_stays_equal_to_its_integers() -> None:
+    for gradient in ("lsq", "pact"):
+        grid = Uniform(4, full=gradient == "lsq", half=True)
+        layer = nn.Conv2d(3, 6, 3)
+        quantiser = Quantiser(grid, LeastSquares(), gradient, group=9)
+        parametrize.register_parametrization(layer, "weight", quantiser)
+        optimiser = torch.optim.Adam(layer.parameters(), 1e-3)
+        for _ in range(5):
+            layer(torch.rand(2, 3, 6, 6)).pow(2).sum().backward()
+            optimiser.step()
+        twin = quantiser.to_integer(layer.parametrizations.weight.original)
+        assert torch.equal(quantiser.unrows(twin.values(), layer.weight), layer.weight)
+        assert torch.equal(twin.scale, twin.scale.half().float())
+        before = Quantiser(grid, LeastSquares(), group=9).to_integer(layer.parametrizations.weight.original)
+        assert not torch.equal(before.scale, twin.scale)
+    with pytest.raises(BadInput, match="uniform"):
+        Quantiser(Codebook(3), gradient="lsq")
+
+
+def test_groups_have_a_scale_each_and_the_last_is_filled_up() -> None:
+    w = weights(4, 3, 3, 3)
+    quantiser = Quantiser(Uniform(4), group=10)
+    rows = quantiser.rows(w)
+    assert rows.shape == (12, 10)
+    assert torch.equal(rows[1], w[0].flatten()[10:20])
+    assert torch.equal(rows[2], torch.cat([w[0].flatten()[20:], torch.zeros(3)]))
+    assert torch.equal(quantiser.unrows(rows, w), w)
+    expected = torch.cat(
+        [Uniform(4).quantise(w.flatten(1)[:, i : i + 10], minmax).values() for i in (0, 10, 20)], 1
+    )
+    assert torch.equal(quantiser(w).flatten(1), expected)
+    assert Quantiser(Uniform(4), group=100).rows(w).shape == (4, 27)
+    with pytest.raises(BadInput, match="groups"):
+        Quantiser(Uniform(4), channel=None, group=8)
+
+
+@given(st.integers(2, 8), st.integers(0, 1000))
+def test_full_symmetric_grids_reach_the_larger_end_with_the_lowest_code(bits, seed) -> None:
+    w = weights(2, 30, seed=seed)
+    twin = Uniform(bits, full=True, half=True).quantise(w, minmax)
+    assert torch.equal(twin.scale, twin.scale.half().float())
+    assert twin.codes.amin() >= -(2 ** (bits - 1))
+    assert twin.codes.amax() <= 2 ** (bits - 1) - 1
+    for row in range(2):
+        end = w[row].abs().argmax()
+        assert twin.codes[row, end] == -(2 ** (bits - 1))
+        assert twin.values()[row, end].item() == pytest.approx(w[row, end].item(), rel=2e-3)
+
+
+def test_scales_too_small_or_large_for_half_precision_do_no_harm() -> None:
+    grid = Uniform(4, half=True)
+    tiny = torch.tensor([[1e-9, -2e-9, 0.0]])
+    assert (grid.quantise(tiny, minmax).values() - tiny).abs().max() < 1e-6
+    large = torch.tensor([[1e7, -2e7, 0.0]])
+    assert grid.quantise(large, minmax).scale.item() == 65504
 
 
 def test_bake_gives_plain_tensors_with_the_same_outputs() -> None:

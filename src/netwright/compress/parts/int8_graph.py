@@ -21,6 +21,7 @@ from netwright.core.graph import trace
 from netwright.core.network import Inputs
 from netwright.core.quiet import quiet
 from netwright.core.weights.fold import fold
+from netwright.core.weights.grids import Uniform
 from netwright.core.weights.packed import (
     DynamicLinear,
     PackedConv,
@@ -29,7 +30,7 @@ from netwright.core.weights.packed import (
     PackedWeight,
     Rounding,
 )  # fmt: skip
-from netwright.core.weights.parametrise import Quantiser, Uniform
+from netwright.core.weights.parametrise import Quantiser
 from netwright.core.weights.straight import Straight, editable
 
 _aten = torch.ops.aten
@@ -212,8 +213,8 @@ def pack(module: fx.GraphModule, bits: int, static: bool) -> int:
         (node, node.args[1].target, weight, _bias(module, node))
         for node, weight in layers(module, CONVOLUTIONS | LINEAR)
     ]
-    tables = list(_tables(module))
-    replaced = {node for node, *_ in (*found, *tables)}
+    others = list(tables(module))
+    replaced = {node for node, *_ in (*found, *others)}
     read = [n for n in module.graph.nodes if n.op == "get_attr" and n not in replaced]
     names = _Names(module, {n.target for n in read if any(user not in replaced for user in n.users)})
     twins: dict[str, nn.Parameter] = {}
@@ -241,13 +242,13 @@ def pack(module: fx.GraphModule, bits: int, static: bool) -> int:
         if static and (node.target in CONVOLUTIONS or node.meta["val"].dim() == 2):
             made.pack_bias(source.meta["grid"][0])
         put(node, path, made, (source,))
-    for node, path, weight, args in tables:
+    for node, path, weight, args in others:
         kind = PackedWeight if node.op == "get_attr" else PackedEmbedding
         put(node, path, kind(quantiser.to_integer(weight), weight.shape, None), args)
-    return len(found) + len(tables)
+    return len(found) + len(others)
 
 
-def _tables(module: fx.GraphModule) -> Iterator[tuple[fx.Node, str, Tensor, tuple[Any, ...]]]:
+def tables(module: fx.GraphModule) -> Iterator[tuple[fx.Node, str, Tensor, tuple[Any, ...]]]:
     """Embeddings, and the matrices that recurrent layers read."""
     for node in module.graph.nodes:
         if node.op == "call_function" and node.target in _EMBEDDING and node.args[0].op == "get_attr":

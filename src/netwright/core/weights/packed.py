@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import register_flop_formula
 
-from netwright.core.weights.parametrise import Integers
+from netwright.core.weights.grids import Integers
 
 _int8 = torch.ops.quantized_decomposed
 
