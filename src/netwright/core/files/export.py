@@ -26,11 +26,13 @@ from netwright.core.network import clone
 from netwright.core.quiet import quiet, silent
 from netwright.core.signature import SIGNATURE, Input, Signature
 from netwright.core.split import Normalise
+from netwright.core.weights.bits import PackedBits
 from netwright.core.weights.packed import ONNX_TRANSLATIONS, Packed
 
 OPSET = 20
 METADATA = "netwright"
-_FOLDED = 1024  # entries of a constant that the exporter may fold in a network of packed weights
+_FOLDED = 1024  # entries of a constant that the exporter may fold in a network of 8-bit weights
+_FOLDED_BITS = 64  # and of fewer bits, whose unpacking is such constants' arithmetic all through
 
 _TRANSLATIONS = {**TRANSLATIONS, **ONNX_TRANSLATIONS}
 
@@ -222,16 +224,18 @@ def _onnx_bytes(
     buffer: Any = io.BytesIO()
     if program is not None:
         with quiet(), torch.no_grad():
-            packed = any(isinstance(module, Packed) for module in subject.modules())
+            packed = any(isinstance(module, (Packed, PackedBits)) for module in subject.modules())
             made: Any = torch.onnx.export(
                 program, (), dynamo=True, opset_version=OPSET, verbose=False, input_names=given,
                 output_names=outputs, custom_translation_table=dict(_TRANSLATIONS), optimize=not packed,
             )  # fmt: skip
-            if packed:  # the default folds 8-bit weights of up to 8192 entries back into floats
+            if packed:  # the default folds packed weights of up to 8192 entries back into floats
                 import onnxscript.optimizer
                 import onnxscript.rewriter.onnx_fusions
 
-                onnxscript.optimizer.optimize_ir(made.model, input_size_limit=_FOLDED)
+                few = any(isinstance(module, PackedBits) for module in subject.modules())
+                limit = _FOLDED_BITS if few else _FOLDED
+                onnxscript.optimizer.optimize_ir(made.model, input_size_limit=limit)
                 onnxscript.rewriter.onnx_fusions.fuse(made.model)
             made.save(buffer, external_data=False)
     else:
