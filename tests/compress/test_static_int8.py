@@ -181,14 +181,15 @@ def test_ranges_cut_outliers() -> None:
     task = Task.from_arrays(x, (x[:, 1] > 0).long())
     network = nn.Sequential(nn.Linear(20, 16), nn.ReLU(), nn.Linear(16, 2)).eval()
     steps = {}
-    for kind in ("minmax", "percentile", "mse"):
+    for kind in ("minmax", "percentile", "mse", "entropy"):
         small = StaticInt8(range=kind)(network, task, Budget())
         steps[kind] = next(m.scale for m in small.modules() if isinstance(m, Rounding))
     assert steps["minmax"] > 500 / 256
     assert steps["percentile"] <= steps["minmax"]
     assert steps["mse"] <= steps["minmax"]
+    assert steps["entropy"] <= steps["minmax"]
     with pytest.raises(BadInput, match="range"):
-        StaticInt8(range="entropy")(network, task, Budget())
+        StaticInt8(range="widest")(network, task, Budget())
 
 
 def test_averages_of_codes_are_the_same_in_every_runtime() -> None:
