@@ -114,7 +114,7 @@ def test_a_converged_bed_watches_its_validation_data_and_stops_moving_before_the
 ) -> None:
     bed = BEDS[name]
     assert bed.fit.validate
-    assert bed.at_least > 0.7
+    assert bed.at_least > (0.5 if bed.task == "python-source" else 0.7)  # one of 256 bytes
     assert bed.about
     assert bed.fit.schedule == "steps"
     assert max(bed.fit.milestones) < 0.75

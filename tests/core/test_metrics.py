@@ -98,6 +98,16 @@ def test_score_of_logits_is_that_of_their_probabilities() -> None:
     assert found["accuracy"] == pytest.approx((p.argmax(1) == y).double().mean().item())
 
 
+def test_a_target_for_each_position_counts_as_an_example() -> None:
+    logits = torch.randn(6, 7, 5, generator=torch.Generator().manual_seed(0))
+    targets = torch.randint(5, (6, 7), generator=torch.Generator().manual_seed(1))
+    found = score(logits, targets, "classification")
+    assert found == score(logits.reshape(42, 5), targets.reshape(42), "classification")
+    task = Task.from_arrays(torch.randn(60, 3), torch.arange(60) % 5)
+    assert task.loss(logits, targets).item() == pytest.approx(found["nll"], rel=1e-5)
+    assert task.loss(logits[:, 0], targets[:, 0]) == nn.functional.cross_entropy(logits[:, 0], targets[:, 0])
+
+
 def test_perfect_calibration_scores_about_nothing() -> None:
     p, y = sample(200_000)
     assert ece(p, y) < 0.004

@@ -14,12 +14,13 @@ from netwright.core.network import parameter_count, seeded
 from netwright.models import build, names
 
 IMAGES = [(1, 8, 8), (3, 32, 32), (2, 13, 29)]
-TAKES = {"text-transformer": [(20,)], "lstm": [*IMAGES, (7, 5)], "mlp": [*IMAGES, (6,), (7, 5)]}
+TOKENS = ("text-transformer", "causal-transformer")
+TAKES = {**{name: [(20,)] for name in TOKENS}, "lstm": [*IMAGES, (7, 5)], "mlp": [*IMAGES, (6,), (7, 5)]}
 PAIRS = [(name, shape) for name in names() for shape in TAKES.get(name, IMAGES)]
 
 
 def inputs(name, shape, count=3):
-    if name == "text-transformer":
+    if name in TOKENS:
         return torch.randint(0, 100, (count, *shape), generator=torch.Generator().manual_seed(1))
     return torch.randn(count, *shape, generator=torch.Generator().manual_seed(1))
 
@@ -28,7 +29,7 @@ def inputs(name, shape, count=3):
 def test_every_parameter_takes_part(name, shape):
     network = build(name, shape, 4, size=40_000 if name != "text-transformer" else 60_000)
     out = network(inputs(name, shape, 4))
-    assert out.shape == (4, 4)
+    assert out.shape == ((4, 20, 4) if name == "causal-transformer" else (4, 4))
     out.pow(2).sum().backward()
     without = [n for n, p in network.named_parameters() if p.grad is None]
     assert not without
@@ -71,7 +72,7 @@ def test_onnx_and_pt2_give_the_same_outputs_at_any_batch_size(name, tmp_path):
         assert written.dynamic_batch
 
 
-@pytest.mark.parametrize("name", [n for n in names() if n not in ("mlp", "lstm", "text-transformer")])
+@pytest.mark.parametrize("name", [n for n in names() if n not in ("mlp", "lstm", *TOKENS)])
 @pytest.mark.parametrize("shape", [(7,), (1, 7, 30), (3, 4)])
 def test_what_is_no_image_is_refused(name, shape):
     with pytest.raises(NotApplicable):

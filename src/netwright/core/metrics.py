@@ -19,7 +19,7 @@ from netwright.core.errors import BadInput
 from netwright.core.measure.latency import onnx_feed, onnx_session
 from netwright.core.network import as_tuple, call, device_of, evaluating, move
 from netwright.core.split import Split
-from netwright.core.task import Task
+from netwright.core.task import Task, by_position
 
 Binning = Literal["width", "mass"]
 
@@ -69,10 +69,12 @@ def evaluate(
 def score(outputs: Tensor, targets: Tensor, kind: str) -> dict[str, float]:
     """Metrics of raw outputs (logits or values).
 
-    classification: accuracy, nll, brier, ece (15 bins, equal width). multilabel: accuracy (mean over labels),
+    classification: accuracy, nll, brier, ece (15 bins, equal width), over all positions where each has a target.
+    multilabel: accuracy (mean over labels),
     nll. regression: mse, rmse, mae, r2.
     """
     if kind == "classification":
+        outputs, targets = by_position(outputs, targets)
         logp = outputs.double().log_softmax(1)
         p = logp.exp()
         return {

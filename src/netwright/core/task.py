@@ -28,7 +28,8 @@ PRIMARY: dict[str, str] = {"classification": "accuracy", "multilabel": "accuracy
 class Task:
     """What a network is for.
 
-    kind: classification (targets (B,) int64), multilabel (targets (B, L) of 0/1), regression ((B[, O]) float).
+    kind: classification (targets (B,) int64; (B, T) where each position has its own, as for language), multilabel
+    (targets (B, L) of 0/1), regression ((B[, O]) float).
     outputs: width of the network's output (classes, labels or values).
     meaning: what an input is; pictures are drawn for images only.
     normalise: applied to the first input of every batch already; exported networks carry it in front (see `front`).
@@ -120,7 +121,7 @@ class Task:
     def loss(self, outputs: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
         """Mean loss of a batch: cross entropy, binary cross entropy or squared error."""
         if self.kind == "classification":
-            return F.cross_entropy(outputs, targets, label_smoothing=label_smoothing)
+            return F.cross_entropy(*by_position(outputs, targets), label_smoothing=label_smoothing)
         if self.kind == "multilabel":
             soft = targets.float() * (1 - label_smoothing) + label_smoothing / 2
             return F.binary_cross_entropy_with_logits(outputs, soft)
@@ -252,6 +253,13 @@ class Task:
             name=name, kind=kind, outputs=outputs, classes=names, meaning=meaning or guess, division=division,
             **splits,
         )  # fmt: skip
+
+
+def by_position(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Outputs (B, T, C) with a target for each position, (B, T), as (B * T, C) and (B * T,); others as they are."""
+    if targets.dim() > 1 and outputs.shape[:-1] == targets.shape:
+        return outputs.flatten(0, -2), targets.flatten()
+    return outputs, targets
 
 
 _LAYOUTS = {("image", 3): "CHW", ("table", 1): "F", ("tokens", 1): "T", ("sequence", 2): "TF"}

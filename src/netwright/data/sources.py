@@ -55,6 +55,10 @@ _ALL = (
         "digits", "handwritten digits, 8x8, inside scikit-learn", 1797, "1x8x8", 10, "netwright.data.digits"
     ),
     Source(
+        "python-source", "the Python standard library's own sources, byte by byte", 67_000, "128 tokens", 256,
+        "netwright.data.python_source",
+    ),
+    Source(
         "mnist", "handwritten digits (LeCun, Cortes, Burges)", 70_000, "1x28x28", 10, "netwright.data.mnist",
         "mnist",
         _idx(

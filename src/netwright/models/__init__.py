@@ -25,6 +25,7 @@ _HOMES = {
     "vit": "netwright.models.vit:ViT",
     "lstm": "netwright.models.lstm:LSTM",
     "text-transformer": "netwright.models.text_transformer:TextTransformer",
+    "causal-transformer": "netwright.models.causal_transformer:CausalTransformer",
 }
 
 
@@ -48,8 +49,8 @@ def build(
     """A new network with random weights (torch's global generator: wrap in `core.network.seeded`).
 
     shape: of one example: (C, H, W) images of 8x8 or more, (T, F) sequences for `lstm`, (T,) token ids for
-    `text-transformer`, anything for `mlp`. outputs: width of the output. size: parameters aimed at; the
-    width is then chosen to come nearest. config: the fields of the Model, such as `widths` or `depth`.
+    `text-transformer` and `causal-transformer`, anything for `mlp`. outputs: width of the output. size: parameters
+    aimed at; the width is then chosen to come nearest. config: the fields of the Model, such as `widths` or `depth`.
     """
     kind = recipe(name)
     known = [f.name for f in fields(kind)]

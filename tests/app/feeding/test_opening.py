@@ -12,9 +12,10 @@ from torch import nn
 from netwright.app.feeding.opening import open_subject
 from netwright.app.screen import View
 from netwright.core.budget import within
-from netwright.core.errors import BadInput
+from netwright.core.errors import BadInput, NotApplicable
 from netwright.core.files.load import load
 from netwright.core.metrics import evaluate
+from netwright.core.split import ArraySplit
 from netwright.core.task import Task
 
 RNG = np.random.default_rng(0)
@@ -143,3 +144,10 @@ def test_a_network_trained_here_that_learned_nothing_in_its_time_is_no_answer_an
     assert not list(tmp_path.iterdir())
     assert not open_subject(None, task, 0, tmp_path, View(quiet=True)).given
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_task_with_an_answer_at_every_position_is_one_clear_line():
+    part = ArraySplit((torch.zeros(4, 6, dtype=torch.int64),), torch.zeros(4, 6, dtype=torch.int64))
+    task = Task("letters", "classification", part, part, part, 3, meaning="tokens")
+    with pytest.raises(NotApplicable, match="'letters' asks for an answer at every position"):
+        open_subject(None, task, 0, None, View(quiet=True))

@@ -40,7 +40,7 @@ def test_the_distribution_is_that_of_the_module():
     assert abs(fresh.weight.std().item() - 1000**-0.5 / 3**0.5) < 1e-3
 
 
-SHAPES = {"text-transformer": (20,), "lstm": (7, 5)}
+SHAPES = {"text-transformer": (20,), "causal-transformer": (20,), "lstm": (7, 5)}
 
 
 @pytest.mark.parametrize("name", names())

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from netwright.app.feeding.seen import Seen, look
 from netwright.app.feeding.suspicion import guesses
 from netwright.app.screen import View
 from netwright.core import progress
-from netwright.core.errors import BadInput
+from netwright.core.errors import BadInput, NotApplicable
 from netwright.core.files.checkpoint import load_state, save_state
 from netwright.core.files.paths import check_writable
 from netwright.core.fit import Fit
@@ -96,12 +96,23 @@ def open_subject(
             wanted = {**asked_pictures(network), **asked_columns(network), **asked_arrays(network)}
             options = {**{k: v for k, v in wanted.items() if takes(task, k)}, **options}
     data = open_task(task, seed=seed, **options) if isinstance(task, str) else task
+    refuse_positions(data)
     if network is None:
         network, name = train_generous(data, seed, out, view, device)
         return looked_at(
             Subject(name, network, data, "trained here, because no network was given", given=False)
         )
     return looked_at(as_the_network_wants(name, network, data, as_it_is, view))
+
+
+def refuse_positions(task: Task) -> None:
+    """NotApplicable where each position of an input has a class of its own, as in language."""
+    targets = getattr(task.val, "targets", None)
+    if task.kind == "classification" and isinstance(targets, Tensor) and targets.dim() > 1:
+        raise NotApplicable(
+            f"'{task.name}' asks for an answer at every position, which this command cannot judge yet; call the "
+            "method from Python, which takes such a task"
+        )
 
 
 def asked_pictures(network: nn.Module) -> dict[str, Any]:

@@ -49,6 +49,12 @@ CONVERGED = {
         {"depth": 8, "width": 16}, {"limit": 5000}, at_least=0.85,
         about="ResNet-8 on 5,000 images without augmentation or decay: right on all of them; 5 minutes a seed",
     ),
+    "language": Bed(
+        "causal-transformer", "python-source",
+        Fit(epochs=4, batch_size=32, lr=2e-3, weight_decay=0.1, warmup=0.25, clip=1.0, **_STEPS),  # type: ignore[arg-type]
+        {"width": 128, "depth": 4, "heads": 4}, {"limit": 12_800}, at_least=0.55,
+        about="decoder with SwiGLU of 384 on 1.6 MB of Python sources, byte by byte; accuracy is that of the next byte",
+    ),
     "cifar10": Bed(
         "resnet", "cifar10",
         Fit(epochs=60, optimiser="sgd", lr=0.1, weight_decay=5e-4, warmup=2.0, **_STEPS),  # type: ignore[arg-type]
