@@ -82,6 +82,25 @@ class Shared(nn.Module):
         return self.head(self.relu(self.first(x)) + self.relu(self.second(x)))
 
 
+class Gated(nn.Module):
+    """Gated feed-forwards over a sequence: gate and up projection as two layers, then as halves of one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.norm = nn.Linear(5, 12), nn.LayerNorm(12)
+        self.gate, self.up, self.down = nn.Linear(12, 20), nn.Linear(12, 20), nn.Linear(20, 12)
+        self.both, self.out = nn.Linear(12, 32), nn.Linear(16, 12)
+        self.silu, self.gelu = nn.SiLU(), nn.GELU()
+        self.head = nn.Linear(12, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.embed(x)
+        y = self.norm(x)
+        x = x + self.down(self.silu(self.gate(y)) * self.up(y))
+        value, gate = self.both(x).chunk(2, -1)
+        return self.head((x + self.out(value * self.gelu(gate))).mean(1))
+
+
 class TwoInputs(nn.Module):
     """An image and a vector."""
 
@@ -153,6 +172,7 @@ _MAKE: dict[str, tuple[Callable[[], nn.Module], tuple[tuple[int, ...], ...]]] = 
     "concatenation": (Concatenating, (IMAGE,)),
     "shared": (Shared, (IMAGE,)),
     "attention": (lambda: build("vit", IMAGE, CLASSES, width=16, depth=2, heads=2), (IMAGE,)),
+    "gated": (Gated, ((6, 5),)),
     "lstm": (lambda: build("lstm", (6, 5), CLASSES, width=12), ((6, 5),)),
     "two-inputs": (TwoInputs, (IMAGE, (4,))),
     "bare": (Bare, (IMAGE,)),
