@@ -218,8 +218,6 @@ def test_archive_measures_a_known_choice_for_free():
 @pytest.mark.parametrize("name", [n for names in PEERS.values() for n in names])
 def test_every_peer_finds_better_choices_than_chance(name):
     """Of one objective its least value, of two the front."""
-    if name == "age-moea":
-        pytest.importorskip("numba", reason="numba is not installed")
     sizes, seen = np.array(list(Bowls.genes.values())), []
     single = name in PEERS[1]
 

@@ -135,7 +135,7 @@ def _peer(name: str, objectives: int, population: int) -> Any:
         try:
             from pymoo.algorithms.moo.age import AGEMOEA
         except Exception as error:  # pymoo's own check for numba, which is no ImportError
-            raise MissingExtra("numba", "peers", "AGE-MOEA") from error
+            raise MissingExtra("numba", "kernels", "AGE-MOEA") from error
         return AGEMOEA(pop_size=population, eliminate_duplicates=True, **whole)
     kind = GA if name == "ga" else NSGA2
     return kind(pop_size=population, eliminate_duplicates=True, **whole)
