@@ -16,23 +16,30 @@ SIZES = [(9, 7, 0), (9, 7, 3), (64, 33, 8), (130, 48, 61), (5, 1, 5)]
 def test_some_rows_and_some_columns_are_exact(out, into, count):
     draw = torch.Generator().manual_seed(out)
     weight, x = torch.randn(out, into, generator=draw), torch.randn(into, generator=draw)
-    rows = torch.randperm(out, generator=draw)[:count].sort().values
-    expected = torch.zeros(out, dtype=torch.float64)
-    expected[rows] = weight.double()[rows] @ x.double()
-    torch.testing.assert_close(kernels.some_rows(weight, x, rows).double(), expected, atol=1e-5, rtol=1e-5)
+    keep = torch.zeros(out, dtype=torch.bool)
+    keep[torch.randperm(out, generator=draw)[:count]] = True
+    expected = (weight.double() @ x.double()) * keep
+    torch.testing.assert_close(kernels.some_rows(weight, x, keep).double(), expected, atol=1e-5, rtol=1e-5)
     # the same matrix as one of `into` outputs, whose columns are now the rows
-    values = torch.randn(out, generator=draw)
-    expected = weight.double()[rows].T @ values.double()[rows]
-    found = kernels.some_columns(weight, values, rows)
+    values = (0.5 + torch.rand(out, generator=draw)) * torch.where(keep, -1.0, 0.1)
+    expected = weight.double().T @ (values.double() * keep)
+    found = kernels.some_columns(weight, values, torch.tensor(0.5))
     assert found.shape == (into,)
     torch.testing.assert_close(found.double(), expected, atol=1e-5, rtol=1e-5)
 
 
+def test_a_threshold_that_is_met_keeps():
+    z, g = torch.tensor([1.0, 2.0, 3.0, 4.0]), torch.tensor([0.5, -0.5, 0.4, -0.6])
+    keep = kernels.switch_off(z, g, torch.tensor([0.5, 0.6, 0.5, 0.5]), -torch.inf)
+    assert keep.tolist() == [True, False, False, True]
+    assert z.tolist() == [1.0, -torch.inf, -torch.inf, 4.0]
+
+
 def test_only_what_is_read_counts():
-    weight, rows = torch.randn(40, 16), torch.arange(0, 40, 4)
+    weight, keep = torch.randn(40, 16), torch.arange(40) % 4 == 0
     for run in (
-        lambda: kernels.some_rows(weight, torch.randn(16), rows),
-        lambda: kernels.some_columns(weight, torch.randn(40), rows),
+        lambda: kernels.some_rows(weight, torch.randn(16), keep),
+        lambda: kernels.some_columns(weight, keep.float(), torch.tensor(1.0)),
     ):
         with FlopCounterMode(display=False) as counter:
             run()

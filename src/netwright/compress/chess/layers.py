@@ -28,6 +28,9 @@ ACTIVATIONS: dict[str, tuple[Callable[[Tensor], Tensor], float]] = {
 }
 
 
+_ANY = torch.tensor(torch.finfo(torch.float32).tiny)  # what all but zeros reach
+
+
 class Handed:
     """The channels that a gate has just found active, for the layer beside it that is given the same input."""
 
@@ -68,10 +71,10 @@ class Gate(_Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         z = F.linear(x, self.weight, self.bias)
-        keep = _kept(z, self.activation, self.threshold)
         if kernels.serves(x, self.weight):
-            self.beside.give(x, _places(keep))
-        return torch.where(keep, z, ACTIVATIONS[self.activation][1])
+            self.beside.give(x, _switched_off(z, self.activation, self.threshold))
+            return z
+        return torch.where(_kept(z, self.activation, self.threshold), z, ACTIVATIONS[self.activation][1])
 
     def active(self, x: Tensor) -> Tensor:
         """Which channels are (..., H), for inputs (..., I)."""
@@ -87,10 +90,10 @@ class Up(_Linear):
         self.gate = gate
 
     def forward(self, x: Tensor) -> Tensor:
-        rows = self.gate.take(x) if kernels.serves(x, self.weight) else None
-        if rows is None:
+        active = self.gate.take(x) if kernels.serves(x, self.weight) else None
+        if active is None:
             return F.linear(x, self.weight, self.bias)
-        return _some_rows(x, self.weight, self.bias, rows)
+        return _some_rows(x, self.weight, self.bias, active)
 
 
 class GateAndUp(_Linear):
@@ -107,12 +110,11 @@ class GateAndUp(_Linear):
     def forward(self, x: Tensor) -> Tensor:
         (w_gate, b_gate), (w_up, b_up) = self._halves()
         z = F.linear(x, w_gate, b_gate)
-        keep = _kept(z, self.activation, self.threshold)
         if kernels.serves(x, self.weight):
-            u = _some_rows(x, w_up, b_up, _places(keep))
+            u = _some_rows(x, w_up, b_up, _switched_off(z, self.activation, self.threshold))
         else:
             u = F.linear(x, w_up, b_up)
-        z = torch.where(keep, z, ACTIVATIONS[self.activation][1])
+            z = torch.where(_kept(z, self.activation, self.threshold), z, ACTIVATIONS[self.activation][1])
         return torch.cat([z, u] if self.gate_first else [u, z], -1)
 
     def _halves(self) -> tuple[tuple[Tensor, Tensor | None], tuple[Tensor, Tensor | None]]:
@@ -142,7 +144,8 @@ class SparseInput(_Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         if kernels.serves(x, self.weight):
-            out = kernels.some_columns(self.weight.t(), x.reshape(-1), _places(self.active(x)))
+            least = _ANY if self.threshold is None else self.threshold
+            out = kernels.some_columns(self.weight.t(), x.reshape(-1), least)
             return (out if self.bias is None else out + self.bias).view(*x.shape[:-1], -1)
         if self.threshold is not None:
             x = torch.where(self.active(x), x, 0.0)
@@ -157,12 +160,13 @@ def _kept(z: Tensor, activation: str, threshold: Tensor) -> Tensor:
     return ACTIVATIONS[activation][0](z).abs() >= threshold
 
 
-def _places(keep: Tensor) -> Tensor:
-    """Indices (n,) of a single row (1, ..., H) of yes and no."""
-    return keep.view(-1).nonzero().view(-1)
+def _switched_off(z: Tensor, activation: str, threshold: Tensor) -> Tensor:
+    """What a single row z (..., H) keeps, (H,); the rest of z is switched off, in place."""
+    function, off = ACTIVATIONS[activation]
+    return kernels.switch_off(z.view(-1), function(z).view(-1), threshold, off)
 
 
-def _some_rows(x: Tensor, weight: Tensor, bias: Tensor | None, rows: Tensor) -> Tensor:
-    """x (..., I), a single row, by some rows of weight (O, I): (..., O), 0 (or the bias) elsewhere."""
-    out = kernels.some_rows(weight, x.reshape(-1), rows)
+def _some_rows(x: Tensor, weight: Tensor, bias: Tensor | None, keep: Tensor) -> Tensor:
+    """x (..., I), a single row, by the rows of weight (O, I) that are kept: (..., O), 0 (or the bias) elsewhere."""
+    out = kernels.some_rows(weight, x.reshape(-1), keep)
     return (out if bias is None else out + bias).view(*x.shape[:-1], -1)

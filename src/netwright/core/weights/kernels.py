@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
@@ -42,33 +43,40 @@ def serves(x: Tensor, weight: Tensor) -> bool:
     )
 
 
-def some_rows(weight: Tensor, x: Tensor, rows: Tensor) -> Tensor:
-    """weight (O, I), x (I,), rows (n,) int64, each once: weight @ x in these rows, 0 in all others, (O,)."""
-    return torch.ops.netwright.some_rows(weight, x, rows)
+def some_rows(weight: Tensor, x: Tensor, keep: Tensor) -> Tensor:
+    """weight (O, I), x (I,), keep (O,) bool: weight @ x in the rows to keep, 0 in all others, (O,)."""
+    return torch.ops.netwright.some_rows(weight, x, keep)
 
 
-def some_columns(turned: Tensor, x: Tensor, columns: Tensor) -> Tensor:
-    """turned (I, O): a weight (O, I) turned over, so that its columns lie in one piece; x (I,), columns (n,) int64:
-    the product with x as if it were 0 outside these columns, (O,)."""
-    return torch.ops.netwright.some_columns(turned, x, columns)
+def some_columns(turned: Tensor, x: Tensor, least: Tensor) -> Tensor:
+    """turned (I, O): a weight (O, I) turned over, so that its columns lie in one piece; x (I,), least (): the product
+    with x as if it were 0 where |x| < least, (O,)."""
+    return torch.ops.netwright.some_columns(turned, x, least)
+
+
+def switch_off(z: Tensor, g: Tensor, least: Tensor, off: float) -> Tensor:
+    """z, g, least (H,): where |g| < least, z becomes `off`, in place. Which are kept, (H,) bool."""
+    keep = torch.empty_like(z, dtype=torch.bool)
+    _compiled().off(_array(z), _array(g), _array(least), off, keep.numpy())
+    return keep
 
 
 # operators of torch, so that what they compute is counted as theirs; `custom_op` would cost as much as a small product
-torch.library.define("netwright::some_rows", "(Tensor weight, Tensor x, Tensor rows) -> Tensor")
-torch.library.define("netwright::some_columns", "(Tensor turned, Tensor x, Tensor columns) -> Tensor")
+torch.library.define("netwright::some_rows", "(Tensor weight, Tensor x, Tensor keep) -> Tensor")
+torch.library.define("netwright::some_columns", "(Tensor turned, Tensor x, Tensor least) -> Tensor")
 
 
 @torch.library.impl("netwright::some_rows", "CPU")
-def _(weight: Tensor, x: Tensor, rows: Tensor) -> Tensor:
+def _(weight: Tensor, x: Tensor, keep: Tensor) -> Tensor:
     out = x.new_zeros(weight.shape[0])
-    _compiled()[0](_array(weight), _array(x), _array(rows), out.numpy())
+    _compiled().rows(_array(weight), _array(x), _array(keep), out.numpy())
     return out
 
 
 @torch.library.impl("netwright::some_columns", "CPU")
-def _(turned: Tensor, x: Tensor, columns: Tensor) -> Tensor:
+def _(turned: Tensor, x: Tensor, least: Tensor) -> Tensor:
     out = x.new_zeros(turned.shape[1])
-    _compiled()[1](_array(turned), _array(x), _array(columns), out.numpy())
+    _compiled().columns(_array(turned), _array(x), _array(least), out.numpy())
     return out
 
 
@@ -76,27 +84,40 @@ def _array(tensor: Tensor) -> Any:
     return tensor.detach().contiguous().numpy()
 
 
-@register_flop_formula([torch.ops.netwright.some_rows, torch.ops.netwright.some_columns])
-def _flops(weight: Any, _: Any, chosen: Any, *__: Any, out_shape: Any = None, **___: Any) -> int:
-    return 2 * int(chosen[0]) * int(weight[1])
+@register_flop_formula(torch.ops.netwright.some_rows, get_raw=True)
+def _(weight: Tensor, x: Tensor, keep: Tensor, **_: Any) -> int:
+    return 2 * int(keep.sum()) * weight.shape[1]
+
+
+@register_flop_formula(torch.ops.netwright.some_columns, get_raw=True)
+def _(turned: Tensor, x: Tensor, least: Tensor, **_: Any) -> int:
+    return 2 * int((x.abs() >= least).sum()) * turned.shape[1]
+
+
+class _Loops(NamedTuple):
+    rows: Callable[..., None]
+    columns: Callable[..., None]
+    off: Callable[..., None]
 
 
 @cache
-def _compiled() -> tuple[Callable[..., None], Callable[..., None]]:
-    """The two loops as machine code. Eight rows at a time: so many streams keep the memory busy although each of them
+def _compiled() -> _Loops:
+    """The loops as machine code. Eight rows at a time: so many streams keep the memory busy although each of them
     is short; and what is summed up is read and written an eighth as often."""
     try:
         import numba
     except Exception as error:
         raise MissingExtra("numba", "kernels", "a product that skips rows or columns") from error
 
-    matrix, vector, index = numba.float32[:, ::1], numba.float32[::1], numba.int64[::1]
-    compiled = numba.njit(
-        numba.void(matrix, vector, index, vector), fastmath={"reassoc", "contract", "nsz"}, nogil=True
+    number, vector, matrix = numba.float32, numba.float32[::1], numba.float32[:, ::1]
+    some, single = numba.boolean[::1], numba.types.Array(number, 0, "C")
+    compiled = lambda *types: numba.njit(
+        numba.void(*types), fastmath={"reassoc", "contract", "nsz"}, nogil=True
     )
 
-    @compiled
-    def rows_of(weight, x, rows, out):  # type: ignore[no-untyped-def]
+    @compiled(matrix, vector, some, vector)
+    def rows_of(weight, x, keep, out):  # type: ignore[no-untyped-def]
+        rows = np.flatnonzero(keep)
         whole = len(rows) - len(rows) % 8
         for i in range(0, whole, 8):
             a, b, c, d = weight[rows[i]], weight[rows[i + 1]], weight[rows[i + 2]], weight[rows[i + 3]]
@@ -121,8 +142,9 @@ def _compiled() -> tuple[Callable[..., None], Callable[..., None]]:
                 total += row[j] * x[j]
             out[rows[i]] = total
 
-    @compiled
-    def columns_of(turned, x, columns, out):  # type: ignore[no-untyped-def]
+    @compiled(matrix, vector, single, vector)
+    def columns_of(turned, x, least, out):  # type: ignore[no-untyped-def]
+        columns = np.flatnonzero(np.abs(x) >= least[()])
         whole = len(columns) - len(columns) % 8
         for i in range(0, whole, 8):
             n0, n1, n2, n3 = columns[i], columns[i + 1], columns[i + 2], columns[i + 3]
@@ -139,4 +161,11 @@ def _compiled() -> tuple[Callable[..., None], Callable[..., None]]:
             for j in range(len(out)):
                 out[j] += value * column[j]
 
-    return rows_of, columns_of
+    @compiled(vector, vector, vector, number, some)
+    def off_where(z, g, least, off, keep):  # type: ignore[no-untyped-def]
+        for i in range(len(z)):
+            keep[i] = abs(g[i]) >= least[i]
+            if not keep[i]:
+                z[i] = off
+
+    return _Loops(rows_of, columns_of, off_where)
