@@ -17,7 +17,7 @@ from torch import nn
 from netwright.compress.chess import Chess, realised
 from netwright.compress.chess.calibrate import Averaged, Pooled
 from netwright.compress.chess.find import attention, gated
-from netwright.compress.chess.layers import Gate, GateAndUp, SparseInput, Up
+from netwright.compress.chess.layers import ACTIVATIONS, Gate, GateAndUp, SparseInput, Up
 from netwright.core.budget import Budget
 from netwright.core.errors import BadInput, NotApplicable
 from netwright.core.graph.trace import trace
@@ -301,6 +301,18 @@ def test_hooks_parametrisations_and_shared_weights_are_left_alone():
             made(feed)
 
 
+class Particular(Feed):
+    """Computes something else, if only a little, when its layer is not the one that it knows."""
+
+    def forward(self, x):
+        return self.c(self.act(self.a(x)) * self.b(x)) * (1 if type(self.a) is nn.Linear else 1.01)
+
+
+def test_a_network_that_notices_the_replacement_is_refused():
+    with pytest.raises(NotApplicable, match="in a way that cannot be followed"):
+        made(Particular)
+
+
 def test_attention_is_asked_for_where_there_is_none():
     with pytest.raises(NotApplicable, match="leave attention out"):
         made(Feed, attention=True)
@@ -323,6 +335,20 @@ def test_names_and_order_of_what_is_found():
     assert attention(vit, graph) == ["blocks.0.attention.query", "blocks.0.attention.out"]
 
 
+def test_activations_are_those_of_their_names_and_0_where_they_say():
+    z = torch.linspace(-4, 4, 33, dtype=torch.float64)
+    tanh = torch.tanh((2 / torch.pi) ** 0.5 * (z + 0.044715 * z**3))
+    known = {
+        "silu": z * torch.sigmoid(z), "gelu": 0.5 * z * (1 + torch.erf(z / 2**0.5)), "gelu-tanh": 0.5 * z * (1 + tanh),
+        "relu": z.clamp_min(0), "mish": z * torch.tanh(F.softplus(z)), "hardswish": z * (z + 3).clamp(0, 6) / 6,
+        "tanh": z.tanh(), "sigmoid": 1 / (1 + (-z).exp()),
+    }  # fmt: skip
+    assert known.keys() == ACTIVATIONS.keys()
+    for name, (function, off) in ACTIVATIONS.items():
+        torch.testing.assert_close(function(z), known[name], atol=1e-9, rtol=1e-9)
+        assert function(torch.tensor(off)) == 0
+
+
 def test_quantiles():
     values = torch.arange(100.0).view(4, 25)[torch.tensor([2, 0, 3, 1])]
     pooled, averaged = Pooled(0.5, 4, 0), Averaged(0.5)
@@ -331,6 +357,9 @@ def test_quantiles():
         averaged.add(rows)
     assert pooled.value() == 50
     assert averaged.value() == 49.5  # the mean of 12, 37, 62, 87
+    exact = Pooled(0.5, 1 << 20, 0)  # four values of each example, and no more
+    exact.add(torch.arange(8.0).view(2, 4))
+    assert exact.held[0].tolist() == list(range(8))
     few = Pooled(0.25, 1 << 21, 0)  # more than can be held: two values of each example
     few.add(torch.arange(2000.0).repeat(3, 1))
     assert len(few.held[0]) == 6
