@@ -144,8 +144,8 @@ def judge(rows: list[dict[str, Any]]) -> Measured:
             "accuracy lost at 2 bits, tensor, min-max": whole - at("tensor, min-max", 2, "accuracy"),
         },
         notes=(
-            "Weights are packed and activations stay float, so nothing here says anything of speed. What was looked for "
-            "where an order fails: least squares lowers the error of every weight, as its tests hold, but not always "
+            "Weights are packed and activations stay float, so nothing here says anything of speed. Looked at where an "
+            "order fails: least squares lowers the error of every weight, as its tests hold, but not always "
             "that of the outputs; with biases corrected the same weights err a half to a quarter as much at 4 bits. "
             "Learned rounding is held against brute force in its tests, and leaves LSQ little to win at 3 bits, which "
             "has two passes here, where its paper trains for 90 epochs."
