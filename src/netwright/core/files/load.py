@@ -68,10 +68,10 @@ def _source(source: Any, trust_pickle: bool, example: tuple[Tensor, ...] | None)
     if not isinstance(source, (str, os.PathLike)):
         raise BadInput(f"a network is a torch module, {_KINDS}; got a {type(source).__name__}")
     path = Path(source)
-    if path.is_dir() and (path / PLAN).exists():
-        return read_folder(path)
     if not exists(path) and ":" in path.name:
         return _from_code(str(source))
+    if exists(path) and (path / PLAN).is_file():
+        return read_folder(path)
     _must_be_file(path)
     suffix = path.suffix.lower()
     if suffix == ".onnx":
