@@ -62,7 +62,7 @@ def opened(out: Path, raw: Path) -> dict[str, Any]:
     return {
         "applied": result["method"], "distance": float(apart.max()), "rows_apart": int((apart > CLOSE).sum()),
         "rows": len(y), "stated": result["after"]["accuracy"], "onnx": measured[0], "pt2": measured[1],
-        "said": any("differ on" in remark for remark in result["remarks"]),
+        "said": any("differ on" in note for note in result["notes"]),
     }  # fmt: skip
 
 

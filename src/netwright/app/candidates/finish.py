@@ -88,10 +88,7 @@ def program(
     if any(isinstance(module, Packed) for module in network.modules()):
         notes: tuple[str, ...] = ()
         with suppress(TimeUp), cut_off(clock.last - clock.closing / 2):
-            for examples in (
-                _PROBE,
-                8 * _PROBE,
-            ):  # the second, if there is time: it may be one row in some hundreds
+            for examples in (_PROBE, 8 * _PROBE):  # more if there is time: it may be one row in some hundreds
                 notes = _apart(out, task, examples)
         return error, notes
     return error, ()
