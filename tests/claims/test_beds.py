@@ -127,11 +127,8 @@ def test_pruning_claims_take_their_bed_figures_from_the_trained_bed(monkeypatch:
     rows = [
         row
         for seed in scale.seeds
-        for row in pruning.pruned(
-            {name: pruning.prune_arm(name, 0.5, seed) for name in ("random", "taylor", "magnitude")}, seed, scale,
-            scratch_of="random",
-        )[0]
-    ]  # fmt: skip
+        for row in pruning.pruned(random_pruning.arms(seed), seed, scale, scratch_of="random")[0]
+    ]
     measured = random_pruning.judge(rows)
     shown = [trained.convergence(pruning.BED, seed) for seed in scale.seeds]
     assert measured.bed["accuracy before"] == pytest.approx(sum(s.accuracy for s in shown) / 2)
