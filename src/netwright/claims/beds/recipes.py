@@ -72,9 +72,6 @@ QUICK = {
     # eight layers alike, for claims that compare layers; relu1 to relu8 are their outputs
     "digits-cnn-deep": Bed("cnn", "digits", Fit(epochs=15, lr=3e-3), {"widths": (16,) * 8}),
     # 28x28 Fashion-MNIST, 10,000 training images, under a minute
-    "fashion-cnn": Bed(
-        "cnn", "fashion-mnist", Fit(epochs=5, lr=3e-3), {"widths": (16, 32, 64)}, {"limit": 10_000}
-    ),
     "fashion-resnet": Bed(
         "resnet", "fashion-mnist", Fit(epochs=5, lr=3e-3), {"depth": 8, "width": 16}, {"limit": 10_000}
     ),
