@@ -15,7 +15,7 @@ from netwright.models import build
 
 def test_it_is_both_in_a_row() -> None:
     task = named_task("digits")
-    network = build("resnet", task.input_shape, task.outputs, depth=8, width=16)
+    network = build("cnn", task.input_shape, task.outputs, widths=(16, 32))
     Fit(epochs=4, lr=3e-3)(network, task)
     both = PruneThenInt8(ratio=0.6, epochs=2)(network, task, Budget())
     pruned = Prune(ratio=0.6, epochs=2)(network, task, Budget())

@@ -41,6 +41,8 @@ def digits() -> tuple[nn.Module, Task]:
     task = named_task("digits")
     torch.manual_seed(0)
     network = build("resnet", task.input_shape, task.outputs, depth=8, width=8)
+    network.stage1 = network.stage3 = nn.Identity()  # one block with a shortcut is left: four convolutions
+    network.head = nn.Linear(16, task.outputs)
     Fit(epochs=6, lr=3e-3)(network, task)
     return network, task
 
@@ -75,8 +77,8 @@ def test_static_is_small_exact_in_onnx_runtime_and_runs_in_integers(digits, tmp_
     written = export(small, task.example(8), tmp_path / "small.onnx")
     assert written.dynamic_batch
     found = kernels(tmp_path / "small.onnx", tmp_path)
-    assert found["QLinearConv"] == 9
-    assert found["QLinearAdd"] == 3
+    assert found["QLinearConv"] == 4
+    assert found["QLinearAdd"] == 1
     assert found["QGemm"] == 1
     assert not {"Conv", "FusedConv", "Gemm", "BatchNormalization"} & found.keys()
     x = task.example(200)[0]
@@ -145,7 +147,7 @@ def test_dynamic_convolutions_are_float_and_unfold_once_on_loading(digits, tmp_p
     export(small, task.example(2), tmp_path / "small.onnx")
     assert (tmp_path / "small.onnx").stat().st_size < 0.5 * (tmp_path / "float.onnx").stat().st_size
     found = kernels(tmp_path / "small.onnx", tmp_path)
-    assert found["Conv"] + found["FusedConv"] == 9
+    assert found["Conv"] + found["FusedConv"] == 4
     assert not {"DequantizeLinear", "Cast", "Mul"} & found.keys()
 
 
@@ -168,11 +170,11 @@ def test_in_torch_it_copies_pickles_and_keeps_names(digits) -> None:
 def test_seeded_and_within_its_samples(digits) -> None:
     network, task = digits
     grids = lambda net: [(m.scale, m.zero) for m in net.modules() if isinstance(m, Rounding)]
-    one, two = (StaticInt8(seed=1)(network, task, Budget()) for _ in range(2))
+    one, two = (StaticInt8(seed=1, examples=32)(network, task, Budget()) for _ in range(2))
     assert grids(one) == grids(two)
-    assert grids(one) != grids(StaticInt8(seed=2, examples=32)(network, task, Budget()))
-    limited = StaticInt8(seed=2)(network, task, Budget(samples=32))
-    assert grids(limited) == grids(StaticInt8(seed=2, examples=32)(network, task, Budget()))
+    other = StaticInt8(seed=2, examples=32)(network, task, Budget())
+    assert grids(one) != grids(other)
+    assert grids(StaticInt8(seed=2)(network, task, Budget(samples=32))) == grids(other)
 
 
 def test_ranges_cut_outliers() -> None:
