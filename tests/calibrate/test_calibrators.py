@@ -63,7 +63,7 @@ def test_temperature_keeps_every_prediction_and_serves_logits_of_any_size() -> N
 
 
 def test_vector_recovers_what_was_planted() -> None:
-    weight, bias = torch.tensor([0.5, 1.0, 2.0, 1.5]), torch.tensor([0.3, -0.5, 0.1, 0.1])
+    weight, bias = torch.tensor([0.5, 1.0, 2.0, 1.5]), torch.tensor([1.3, 0.5, 1.1, 1.1])
     task = planted(lambda z: (z - bias) / weight)
     found = layer(VectorScaling()(nn.Identity(), task, Budget()))
     assert torch.allclose(found.weight, weight, atol=0.06)

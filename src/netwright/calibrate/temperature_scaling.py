@@ -55,5 +55,5 @@ def fit(logits: Tensor, targets: Tensor) -> float:
     # logits may be of any size (a network trained with a margin loss, say), so the bracket scales with them
     size = math.log(max(1e-6, logits.std(1).mean().item()))
     low, high = min(size, 0.0) - math.log(100.0), max(size, 0.0) + math.log(HOTTEST)
-    found = minimize_scalar(cost, bounds=(low, high), method="bounded", options={"xatol": 1e-7})
+    found = minimize_scalar(cost, bounds=(low, high), method="bounded")
     return math.exp(found.x)

@@ -65,14 +65,11 @@ def refuse_separable(logits: Tensor, targets: Tensor) -> None:
 
 def minimise(
     parameters: Sequence[Tensor], loss: Callable[[], Tensor], meter: Meter, note: str, rounds: int = 25
-) -> float:
-    """LBFGS in place until the gradient vanishes or the budget ends; returns the loss reached."""
+) -> None:
+    """LBFGS in place until the gradient vanishes, the loss falls no more or the budget ends."""
     for p in parameters:
         p.requires_grad_(True)
-    optimiser = torch.optim.LBFGS(
-        parameters, lr=1.0, max_iter=20, history_size=20, line_search_fn="strong_wolfe",
-        tolerance_grad=1e-8, tolerance_change=1e-13,
-    )  # fmt: skip
+    optimiser = torch.optim.LBFGS(parameters, line_search_fn="strong_wolfe")
 
     def closure() -> Tensor:
         optimiser.zero_grad()
@@ -84,10 +81,11 @@ def minimise(
     for i in range(rounds):
         if meter.exhausted:
             break
-        before, reached = reached, optimiser.step(closure).item()
+        optimiser.step(closure)
+        with torch.no_grad():
+            before, reached = reached, loss().item()
         progress.step(i + 1, rounds, note)
         if max(float(p.grad.abs().max()) for p in parameters) < 1e-7 or before - reached < 1e-12:
             break
     for p in parameters:
         p.requires_grad_(False)
-    return reached
