@@ -121,6 +121,20 @@ def test_gradient_is_that_of_the_score_before_the_softmax(deep, pictures) -> Non
     assert torch.allclose(seen.activation, deep[:4](pictures), atol=1e-6)
 
 
+def test_a_layer_that_no_score_depends_on(pictures) -> None:
+    class Aside(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.aside, self.head = nn.Conv2d(3, 2, 3), nn.Linear(3, 2)
+
+        def forward(self, x):
+            self.aside(x)
+            return self.head(x.mean((2, 3)))
+
+    with pytest.raises(NotApplicable, match="does not depend on layer 'aside'"):
+        GradCam()(Aside(), pictures)
+
+
 def test_refusals(deep, pictures) -> None:
     with pytest.raises(NotApplicable, match="need a layer that gives maps"):
         GradCam()(nn.Linear(4, 2), torch.randn(3, 4))

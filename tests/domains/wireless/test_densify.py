@@ -3,7 +3,14 @@ import pytest
 from scipy import integrate, stats
 
 from netwright.core.errors import BadInput, NotApplicable
-from netwright.domains.wireless.densify import Densify, mean_stations_above, order, regime
+from netwright.domains.wireless.densify import (
+    Densification,
+    Densify,
+    Slope,
+    mean_stations_above,
+    order,
+    regime,
+)
 from netwright.domains.wireless.parts.fading import (
     Law,
     LogNormal,
@@ -173,3 +180,66 @@ def test_order_and_refusals():
         regime(-1.0)
     with pytest.raises(NotApplicable, match="no mean"):
         Densify(fading=Pareto(0.7), beyond=True)()
+
+
+def test_the_number_of_stations_goes_with_the_area():
+    empty = Densify(densities=(0.1,), radius=2.0, users=600)().log_sinr[0] == -np.inf
+    assert empty.mean() == pytest.approx(np.exp(-0.1 * np.pi * 2**2), abs=0.06)
+
+
+def test_fading_is_drawn_from_the_generator_and_products_are_factor_by_factor():
+    draw = lambda law: law.log_sample(np.random.default_rng(5), 50)
+    law = Law(stats.lognorm(1.0), np.inf)
+    assert (draw(law) == draw(law)).all()
+    both = Product((law, Rayleigh()))
+    rng = np.random.default_rng(5)
+    assert draw(both) == pytest.approx(law.log_sample(rng, 50) + Rayleigh().log_sample(rng, 50))
+
+
+def test_coverage_counts_users_above_the_threshold_which_is_1_by_default():
+    found = Densification(np.array([2.0]), np.log([[0.5, 0.9, 1.1, 3.0]]), "saturates", 0.5)
+    assert found.coverage() == 0.5
+    assert found.coverage(2.0) == 0.25
+    assert found.coverage_density() == 1.0
+
+
+def test_the_interval_of_a_slope_is_that_of_a_mean_over_users():
+    """A user's rate at density d is u d^0.3: a slope of 0.3, exact for every user, wherever means are taken. With
+    noise on each user the interval is 3.92 standard errors of the mean wide."""
+    rng = np.random.default_rng(0)
+    densities, users = np.array([1.0, 10.0, 100.0]), 900
+    noise = 0.5 * rng.standard_normal((3, users))
+    rates = 5 * densities[:, None] ** 0.3 * (1 + 0.2 * noise)
+    log_sinr = np.log(2.0**rates - 1)
+    slope = Densification(densities, log_sinr, "grows", 0.0).rate_slope()
+    x = np.log(densities) - np.log(densities).mean()
+    error = np.sqrt((x**2 * 0.1**2).sum()) / (x @ x) / np.sqrt(users)
+    assert slope.value == pytest.approx(0.3, abs=4 * error)
+    assert slope.high - slope.low == pytest.approx(3.92 * error, rel=0.2)
+
+
+def test_regimes_of_slopes():
+    assert [Slope(v, v, v).regime for v in (-0.5, -0.04, 0.05, 0.06)] == [
+        "vanishes", "saturates", "saturates", "grows",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("densities", [(), (0.0, 1.0), (-1.0, 1.0), (2.0, 2.0)])
+def test_densities_are_positive_and_rise(densities):
+    with pytest.raises(BadInput, match="densities"):
+        Densify(densities=densities)()
+
+
+@pytest.mark.parametrize("setting", [{"noise": -1.0}, {"radius": 0.0}, {"users": 0}])
+def test_other_settings_that_make_no_sense(setting):
+    with pytest.raises(BadInput, match="noise"):
+        Densify(**setting)()
+
+
+def test_what_the_closed_forms_need():
+    for top in (1, 10):
+        with pytest.raises(ValueError, match="top"):
+            hill(np.arange(10.0), top)
+    for index, threshold in ((0.0, 2.0), (1.0, 2.0), (0.5, 0.9)):
+        with pytest.raises(ValueError, match="closed form"):
+            limit_coverage(index, threshold)

@@ -103,3 +103,11 @@ def test_similarity_is_spearmans(deep, pictures) -> None:
         for a, b in zip(before.attribution, after.attribution, strict=True)
     ]
     assert np.allclose(similarity_after_randomising(method, deep, pictures, seed=7), expected, atol=1e-6)
+
+
+def test_a_constant_map_is_like_no_other(deep, pictures) -> None:
+    class Flat:
+        def __call__(self, network: nn.Module, inputs: Tensor, target: Tensor | None = None) -> Explanation:
+            return Explanation(torch.ones(len(inputs), 4, 4), torch.zeros(len(inputs)).long(), "flat")
+
+    assert similarity_after_randomising(Flat(), deep, pictures).tolist() == [0.0] * 5

@@ -43,14 +43,13 @@ def spatial_places(network: nn.Module, inputs: Inputs) -> list[str]:
     def hook(name: str) -> object:
         def record(module: nn.Module, args: tuple[object, ...], output: object) -> None:
             value = first_tensor(output)
-            given = args[0] if args else None
-            follows = any(given is t for t in last) and not list(module.children())
-            same = isinstance(value, Tensor) and isinstance(given, Tensor) and value.shape == given.shape
-            if isinstance(module, (nn.Linear, nn.LayerNorm, Permute)) or (follows and same):
-                if isinstance(value, Tensor):
-                    last.append(value)
+            if not isinstance(value, Tensor):
                 return
-            if isinstance(value, Tensor) and value.dim() == 4 and value.shape[2] * value.shape[3] > 1:
+            follows = any(args[:1] and args[0] is t and value.shape == t.shape for t in last)
+            by_value = follows and not list(module.children())
+            if isinstance(module, (nn.Linear, nn.LayerNorm, Permute)) or by_value:
+                last.append(value)
+            elif value.dim() == 4 and value.shape[2] * value.shape[3] > 1:
                 ended.append(name)
 
         return record
@@ -153,8 +152,7 @@ def plus_plus(activation: Tensor, first: Tensor, second: Tensor, third: Tensor) 
     alpha(ij) = D2 / (2 D2 + sum_ab A(ab) D3), 0 where the denominator is 0; weight = sum_ij alpha ReLU(D1).
     """
     denominator = 2 * second + activation.sum((2, 3), keepdim=True) * third
-    safe = torch.where(denominator == 0, torch.ones_like(denominator), denominator)
-    alpha = torch.where(denominator == 0, torch.zeros_like(second), second / safe)
+    alpha = torch.where(denominator == 0, 0.0, second / denominator)
     return (alpha * first.relu()).sum((2, 3))
 
 
@@ -182,13 +180,10 @@ def weighted_map(
 def draw(heat: Tensor, inputs: Inputs) -> Tensor:
     """Each map scaled to [0, 1], then enlarged bilinearly to the picture's (B, H, W); without a picture, as it is."""
     low, high = heat.amin((1, 2), keepdim=True), heat.amax((1, 2), keepdim=True)
-    span = high - low
     # a constant map says nothing, wherever it lies
-    scaled = torch.where(
-        span > 0, (heat - low) / torch.where(span > 0, span, torch.ones_like(span)), 0.0
-    ).float()
+    scaled = torch.where(high > low, (heat - low) / (high - low), 0.0).float()
     index = picture_index(inputs)
     if index is None:
         return scaled
     size = as_tuple(inputs)[index].shape[2:]
-    return F.interpolate(scaled[:, None], size=size, mode="bilinear", align_corners=False)[:, 0]
+    return F.interpolate(scaled[:, None], size=size, mode="bilinear")[:, 0]
