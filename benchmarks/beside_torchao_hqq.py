@@ -28,8 +28,8 @@ from netwright.claims.record import machine
 from netwright.claims.statistics import difference, mean
 from netwright.compress.parts.int8 import prepared
 from netwright.compress.parts.int8_graph import attribute
+from netwright.compress.parts.weights import Weight, packed, weights
 from netwright.compress.quant_survey import QuantSurvey
-from netwright.compress.quant_survey.graph import Weight, packed, weights
 from netwright.core.budget import Budget
 from netwright.core.errors import NetwrightError
 from netwright.core.files.checkpoint import atomic

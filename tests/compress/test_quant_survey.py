@@ -9,12 +9,13 @@ from tests.conformance.networks import subject
 from torch import fx, nn
 
 from netwright.compress.parts.int8_graph import attribute, functional
+from netwright.compress.parts.moments import moments
+from netwright.compress.parts.walk import Walk
+from netwright.compress.parts.weights import size, weights
 from netwright.compress.quant_survey import Ablation, QuantSurvey
-from netwright.compress.quant_survey.graph import size, weights
 from netwright.compress.quant_survey.mixed import allot, traces
-from netwright.compress.quant_survey.rounding import AdaRound, moments
+from netwright.compress.quant_survey.rounding import AdaRound
 from netwright.compress.quant_survey.synthetic import synthetic
-from netwright.compress.quant_survey.walk import Walk
 from netwright.core.budget import Budget
 from netwright.core.errors import BadInput, NotApplicable
 from netwright.core.metrics import evaluate

@@ -10,7 +10,7 @@ from torch import Tensor, fx, nn
 
 from netwright.compress.parts.equalise import equalise
 from netwright.compress.parts.int8_graph import functional
-from netwright.compress.quant_survey.graph import simulated, size, weights
+from netwright.compress.parts.weights import simulated, size, weights
 from netwright.compress.quant_survey.method import QuantSurvey
 from netwright.core import progress
 from netwright.core.budget import Budget, in_time

@@ -12,12 +12,13 @@ from torch import Tensor, fx, nn
 from netwright.compress.parts.equalise import equalise
 from netwright.compress.parts.int8 import prepared
 from netwright.compress.parts.int8_graph import attribute
-from netwright.compress.quant_survey.graph import Weight, packed, simulated, size, weights
+from netwright.compress.parts.moments import Moments
+from netwright.compress.parts.walk import Walk
+from netwright.compress.parts.weights import Weight, packed, simulated, size, weights
 from netwright.compress.quant_survey.mixed import allot, errors, traces
-from netwright.compress.quant_survey.rounding import AdaRound, Moments
+from netwright.compress.quant_survey.rounding import AdaRound
 from netwright.compress.quant_survey.synthetic import synthetic
 from netwright.compress.quant_survey.training import trained
-from netwright.compress.quant_survey.walk import Walk
 from netwright.core.budget import Budget, Meter
 from netwright.core.errors import BadInput, NotApplicable
 from netwright.core.fit import Fit

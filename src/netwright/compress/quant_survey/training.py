@@ -11,7 +11,7 @@ from torch import fx
 from torch.nn.utils import parametrize
 
 from netwright.compress.parts.int8_graph import attribute
-from netwright.compress.quant_survey.graph import Rounded
+from netwright.compress.parts.weights import Rounded
 from netwright.core.budget import Meter
 from netwright.core.fit import Fit
 from netwright.core.task import Task

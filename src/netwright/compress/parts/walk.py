@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, fx
 
 from netwright.compress.parts.int8_graph import CONVOLUTIONS, attribute
-from netwright.compress.quant_survey.graph import Rounded, Weight, weights
-from netwright.compress.quant_survey.rounding import Moments, moments
+from netwright.compress.parts.moments import Moments, moments
+from netwright.compress.parts.weights import Rounded, Weight, weights
 from netwright.core import progress
 from netwright.core.weights.grids import Integers
 from netwright.core.weights.parametrise import Quantiser
