@@ -17,6 +17,7 @@ from netwright.core.measure.cost import stored_bytes
 from netwright.core.weights.bits import PackedBits, fields, pack, unpack
 from netwright.core.weights.grids import Binary, Codebook, PowerOfTwo, Uniform
 from netwright.core.weights.parametrise import Quantiser
+from netwright.core.weights.ranges import minmax
 
 
 @given(st.integers(1, 8), st.integers(1, 40), st.integers(0, 1000))
@@ -55,19 +56,35 @@ def test_packed_weight_is_its_twin_to_the_bit(grid, channel, group) -> None:
     assert torch.equal(layer(), quantiser(w))
     assert layer.nbytes == stored_bytes(layer)
     codes = twin.codes.numel()
-    scale = 2 if layer.scale.dtype == torch.float16 else 4
+    scales = 1 if (twin.scale == twin.scale[0]).all() else len(twin.scale)
+    scale = 2 * scales if torch.equal(twin.scale.half().float(), twin.scale) else 4 * scales
     zeros = [len(twin.scale)] if (twin.zero != 0).any() else []
-    levels = (
-        0
-        if twin.levels is None
-        else 4
-        * (len(twin.levels) if isinstance(grid, Codebook) and channel == 0 else 1)
-        * twin.levels.shape[1]
-    )
+    levels = 0
+    if twin.levels is not None:
+        books = len(twin.levels) if isinstance(grid, Codebook) and channel == 0 else 1
+        levels = (
+            books * twin.levels.shape[1] * (4 if isinstance(grid, Codebook) else 2)
+        )  # powers of two are short
     kept = sum(math.ceil(n * width / 8) for n in [codes, *zeros] for width, _ in fields(grid.bits))
-    assert layer.nbytes == kept + scale * len(twin.scale) + levels
+    assert layer.nbytes == kept + scale + levels
     for other in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
         assert torch.equal(other(), layer())
+
+
+def test_rows_that_share_their_values_hold_them_once() -> None:
+    w = torch.randn(12, 30, generator=torch.Generator().manual_seed(0)) * torch.arange(1, 13)[:, None]
+    grid = Codebook(3, runs=(2, 7, 3))
+    twin = grid.quantise(w, minmax)
+    layer = PackedBits(twin, 3, w.shape)
+    assert torch.equal(layer(), twin.values())
+    assert (
+        layer.nbytes == 12 * 30 * 3 / 8 + 3 * 8 * 2 + 3 * 4 + 2
+    )  # codes, short values, numbers of rows, one scale
+    for part, found in zip(w.split([2, 7, 3]), twin.levels.split([2, 7, 3]), strict=True):
+        alone = Codebook(3).quantise(part.reshape(1, -1), minmax).levels
+        assert torch.equal(found, alone.half().float().expand(len(part), -1))
+    levels = twin.levels[:, None, :].expand(-1, 30, -1)
+    assert torch.equal((w - layer()).abs(), (w[..., None] - levels).abs().amin(2))  # the nearest of them
 
 
 def test_half_scales_are_kept_as_half() -> None:

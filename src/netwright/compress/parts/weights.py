@@ -51,18 +51,16 @@ class Rounded:
 
 def size(shape: torch.Size, quantiser: Quantiser) -> int:
     """Bytes of a weight of this shape once it is packed (`PackedBits`), with zeros and levels of its grid, its scales
-    in half precision."""
+    in half precision. Of a `Codebook` without runs, and of powers of two of 5 bits at most."""
     rows, grid = quantiser.rows(torch.empty(shape, device="meta")).shape, quantiser.grid
     bits: int = grid.bits  # type: ignore[attr-defined]
-    numbers, levels = [math.prod(rows)], 0
+    numbers = [math.prod(rows)]
     if isinstance(grid, Uniform) and not grid.symmetric:
         numbers.append(rows[0])
-    if isinstance(grid, PowerOfTwo):
-        levels = 2**bits - 1
-    if isinstance(grid, Codebook):
-        levels = rows[0] * 2**bits
     packed = sum(math.ceil(n * width / 8) for n in numbers for width, _ in fields(bits))
-    return packed + 2 * rows[0] + 4 * levels
+    if isinstance(grid, Codebook):
+        return packed + 2 + 4 * rows[0] * 2**bits
+    return packed + 2 * rows[0] + (2 * (2**bits - 1) if isinstance(grid, PowerOfTwo) else 0)
 
 
 def simulated(

@@ -60,9 +60,10 @@ def _digits(bytes_: Tensor, width: int) -> Tensor:
 class PackedBits(nn.Module):
     """A weight of few bits that a float operator reads; () -> the weight (O, ...), exactly the integer twin's values.
 
-    Holds, for rows (R, n) of the twin, R n codes and R zeros (where any is not 0) of `bits` bits each, R scales, in
-    half precision where that loses nothing, and the levels of a grid that is not uniform. `nbytes` is what that takes.
-    Codes of a symmetric grid are kept 2^(bits-1) higher.
+    Holds, for rows (R, n) of the twin, R n codes and R zeros (where any is not 0) of `bits` bits each, R scales and
+    the levels of a grid that is not uniform, both in half precision where that loses nothing. Levels that rows after
+    one another have in common are held once, with the number of these rows, and a scale that all rows have in common
+    once. `nbytes` is what that takes. Codes of a symmetric grid are kept 2^(bits-1) higher.
 
     It computes the weight anew at every pass in PyTorch; ONNX Runtime does so once, when it loads the file.
     """
@@ -81,12 +82,15 @@ class PackedBits(nn.Module):
         self.shifted = bool((twin.zero != 0).any())
         if self.shifted:
             self._hold("zeros", twin.zero)
-        half = twin.scale.half()
-        exact = torch.equal(half.to(twin.scale.dtype), twin.scale)
-        self.register_buffer("scale", half if exact else twin.scale.float())
+        one = len(twin.scale) > 1 and torch.equal(twin.scale, twin.scale[:1].expand_as(twin.scale))
+        self.register_buffer("scale", _short(twin.scale[:1] if one else twin.scale))
+        self.runs: list[int] = []
         if twin.levels is not None:
-            same = torch.equal(twin.levels, twin.levels[:1].expand_as(twin.levels))
-            self.register_buffer("levels", twin.levels[:1].clone() if same else twin.levels.clone())
+            levels, counts = torch.unique_consecutive(twin.levels, dim=0, return_counts=True)
+            self.runs = counts.tolist()
+            if 1 < len(counts) < self.rows:
+                self.register_buffer("counts", counts.to(torch.int32))
+            self.register_buffer("levels", _short(levels))
 
     def _hold(self, name: str, numbers: Tensor) -> None:
         flat = numbers.reshape(-1)
@@ -113,9 +117,23 @@ class PackedBits(nn.Module):
                 values = values - self._numbers("zeros", self.rows)[:, None]
             rows = values * scale
         else:
-            rows = self.levels.expand(self.rows, -1).gather(1, codes.long()) * scale
+            rows = self._levels().gather(1, codes.long()) * scale
         first = 1 if self.rows == 1 else self.shape[0]
         return rows.reshape(first, -1)[:, : math.prod(self.shape) // first].reshape(self.shape)
 
+    def _levels(self) -> Tensor:
+        """Of every row, (R, L)."""
+        levels = self.levels.float()
+        if len(self.runs) == self.rows:
+            return levels
+        parts = zip(levels.split(1), self.runs, strict=True)
+        return torch.cat([part.expand(count, -1) for part, count in parts])
+
     def extra_repr(self) -> str:
         return f"{self.bits} bits {self.shape}"
+
+
+def _short(numbers: Tensor) -> Tensor:
+    """In half precision where that loses nothing."""
+    half = numbers.half()
+    return half if torch.equal(half.to(numbers.dtype), numbers) else numbers.float()

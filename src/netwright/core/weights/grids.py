@@ -132,12 +132,28 @@ class PowerOfTwo:
 
 @dataclass(frozen=True)
 class Codebook:
-    """2^b values of any size per row, placed by k-means (Lloyd's iterations from quantiles). No range."""
+    """2^b values of any size per row, placed by k-means (Lloyd's iterations from quantiles). No range.
+
+    runs: so many rows in a row share their values each, half-precision numbers then.
+    """
 
     bits: int = 4
     iterations: int = 20
+    runs: tuple[int, ...] = ()
 
     def quantise(self, rows: Tensor, range: Range) -> Integers:
+        if not self.runs:
+            return self._by_row(rows)
+        levels = [self._by_row(part.reshape(1, -1)).levels for part in rows.split(list(self.runs))]
+        shared = torch.cat([torch.as_tensor(t).half() for t in levels]).to(rows.dtype)
+        return self.nearest(rows, shared)
+
+    def nearest(self, rows: Tensor, shared: Tensor) -> Integers:
+        """Each row by the nearest of its run's values (runs, L), ascending."""
+        counts = torch.tensor(self.runs, device=rows.device)
+        return _nearest(rows, shared.repeat_interleave(counts, 0), torch.ones_like(rows[:, :1]))
+
+    def _by_row(self, rows: Tensor) -> Integers:
         count, n = 2**self.bits, rows.shape[1]
         at = ((torch.arange(count, device=rows.device) + 0.5) / count * n).long().clamp(max=n - 1)
         levels = rows.sort(1).values[:, at]
