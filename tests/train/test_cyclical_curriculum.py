@@ -67,17 +67,19 @@ def test_rounds_have_the_planned_sizes_and_prefer_easy_examples(monkeypatch):
 
 
 def test_both_trainings_are_charged_to_the_budget(monkeypatch):
-    task, spent = task_of(), []
+    task, spent, planned = task_of(), [], []
     original = Fit.__call__
 
     def spy(self, *args, **kwargs):
         history = original(self, *args, **kwargs)
         spent.append(kwargs["meter"].epochs)
+        planned.append(self.epochs)
         return history
 
     monkeypatch.setattr(Fit, "__call__", spy)
     CyclicalCurriculum(epochs=50, fit=Fit())(network(), task, Budget(epochs=6))
     assert spent == pytest.approx([3, 6], abs=0.1)
+    assert planned == pytest.approx([3, 3])  # schedules end with the budget
 
 
 @pytest.mark.parametrize("limit", [{"samples": 1500}, {"epochs": 6}, {"samples": 1500, "epochs": 20}])
@@ -106,6 +108,20 @@ def test_no_kind_of_budget_is_spent_on_the_scores_alone(monkeypatch, limit):
         not torch.equal(a, b)
         for a, b in zip(trained.parameters(), reinitialised(network(), 1).parameters(), strict=True)
     )
+
+
+def test_losses_of_each_kind_of_task_are_one_number_for_each_example():
+    x, labels, values = torch.randn(60, 4), (torch.rand(60, 3) > 0.5).long(), torch.randn(60, 2)
+    one = torch.nn.Linear(4, 3).eval()
+    task = Task.from_arrays(x, labels, kind="multilabel")
+    inputs, targets = next(iter(task.train.batches(1000)))
+    p = one(inputs).sigmoid()
+    expected = -torch.where(targets == 1, p, 1 - p).log().sum(1) / 3
+    assert torch.allclose(example_losses(one, task), expected, atol=1e-5)
+    two = torch.nn.Linear(4, 2).eval()
+    task = Task.from_arrays(x, values)
+    inputs, targets = next(iter(task.train.batches(1000)))
+    assert torch.allclose(example_losses(two, task), ((two(inputs) - targets) ** 2).sum(1) / 2, atol=1e-5)
 
 
 def test_a_budget_that_cannot_score_the_examples_is_refused():

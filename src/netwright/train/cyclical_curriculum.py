@@ -168,7 +168,5 @@ def _losses(network: nn.Module, task: Task) -> Tensor:
     if task.kind == "classification":
         return F.cross_entropy(outputs, targets, reduction="none")
     if task.kind == "multilabel":
-        return (
-            F.binary_cross_entropy_with_logits(outputs, targets.float(), reduction="none").flatten(1).mean(1)
-        )
+        return F.binary_cross_entropy_with_logits(outputs, targets.float(), reduction="none").mean(1)
     return (outputs.reshape(targets.shape) - targets.float()).pow(2).reshape(len(targets), -1).mean(1)
