@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import replace
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-
-from netwright.claims.beds.trained import testbed
+from netwright.claims.beds.rounded import ERROR, TRAINED, gap, judged, subject
 from netwright.claims.record import Claim, Measured, Scale
 from netwright.claims.rule import Part, Rule
-from netwright.claims.statistics import estimate, mean
+from netwright.claims.statistics import mean
 from netwright.compress.quant_survey import QuantSurvey
 from netwright.core.budget import Budget
-from netwright.core.metrics import outputs_of, score
-from netwright.core.split import take
-from netwright.core.task import Task
-from netwright.core.weights.bits import PackedBits
 
-TRAINED, JUDGED, COMPARED = 10_000, 2_000, 256
 NEAREST: dict[str, Any] = {"rounding": "nearest", "correct": False, "scheme": "channel", "ends": 2}
 # arm -> its settings, and the bits that it is tried at
 ARMS: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
@@ -49,9 +39,8 @@ CLAIM = Claim(
     ),
     setting=(
         "residual CNN of depth 8 and width 16 trained to the end on Fashion-MNIST; weights alone, all layers, at 8, "
-        f"4, 3 and 2 bits; 256 training images to calibrate, 2 passes over {TRAINED:,} for LSQ; error is the squared "
-        f"distance of the logits from the float network's over their variance, on {JUDGED:,} test images, and its "
-        "logarithm is averaged over bits; mixed and uniform at the same bytes"
+        f"4, 3 and 2 bits; 256 training images to calibrate, 2 passes over {TRAINED:,} for LSQ; {ERROR}; mixed and "
+        "uniform at the same bytes"
     ),
     rule=Rule(
         holds=(
@@ -70,45 +59,14 @@ CLAIM = Claim(
 def measure(scale: Scale) -> list[dict[str, Any]]:
     rows = []
     for seed in scale.seeds:
-        network, task = testbed("fashion", seed)
-        task = replace(task, train=take(task.train, TRAINED, seed), test=take(task.test, JUDGED, seed))
-        whole, targets = outputs_of(network, task.test)
-        rows.append({"arm": "float", "bits": 32, "seed": seed, **score(whole, targets, task.kind)})
+        network, task, whole, row = subject(seed)
+        rows.append(row)
         for arm, (settings, tried) in ARMS.items():
             for bits in tried:
                 method = QuantSurvey(bits=bits, seed=seed, **settings)
-                row = _row(*method.pair(network, task, Budget()), task, whole)
+                row = judged(*method.pair(network, task, Budget()), task, whole)
                 rows.append({"arm": arm, "bits": bits, "seed": seed, **row})
     return rows
-
-
-def _row(simulated: nn.Module, packed: nn.Module, task: Task, whole: Tensor) -> dict[str, float]:
-    outputs, targets = outputs_of(packed, task.test)
-    some = take(task.test, COMPARED)
-    again, same = outputs_of(simulated, some)[0], outputs_of(packed, some)[0]
-    return {
-        "error": _error(outputs, whole), "accuracy": score(outputs, targets, task.kind)["accuracy"],
-        "difference": float((same - again).abs().max()),
-        "bytes": sum(m.nbytes for m in packed.modules() if isinstance(m, PackedBits)),
-    }  # fmt: skip
-
-
-def _error(outputs: Tensor, whole: Tensor) -> float:
-    spread = (whole - whole.mean(0)).pow(2).sum()
-    return float(torch.clamp((outputs - whole).pow(2).sum() / spread, min=1e-12))
-
-
-def gap(
-    rows: list[dict[str, Any]], better: str, worse: str, figure: str, bits: tuple[int, ...]
-) -> dict[str, Any]:
-    """Mean over bits of the difference, of logarithms for errors, seed by seed, with its interval."""
-    at = {(row["arm"], row["bits"], row["seed"]): row.get(figure) for row in rows}
-    scaled = math.log if figure == "error" else float
-    seeds = sorted({row["seed"] for row in rows})
-    differences = [
-        sum(scaled(at[better, b, s]) - scaled(at[worse, b, s]) for b in bits) / len(bits) for s in seeds
-    ]
-    return estimate(differences, "paired t")
 
 
 def judge(rows: list[dict[str, Any]]) -> Measured:
