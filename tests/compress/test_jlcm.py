@@ -177,7 +177,9 @@ def test_learning_leaves_a_half_of_the_error_and_time_ends_it() -> None:
     w = noise(16, 20)
     error, near = output_error(w), Codebook(2, runs=(8, 8)).quantise(w, minmax)
     start = error(near.values()).item()
-    at = lambda seconds, **settings: JLCM(bits=2, steps=300, **settings).learned(w, near, (8, 8), error, seconds)
+    at = lambda seconds, **settings: JLCM(bits=2, steps=300, **settings).learned(
+        w, near, (8, 8), error, seconds
+    )
     for gradient in ("plain", "proximal"):
         assert error(at(1e9, gradient=gradient).values()).item() < 0.6 * start
     assert error(at(1e9, lr=0.0).values()).item() > 0.8 * start  # values alone

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
+from netwright.compress.parts.masks import masks_of
 from netwright.compress.rethink import Referee
 from netwright.compress.rethink import referee as module
 from netwright.compress.rethink.pruners import (
@@ -14,7 +15,6 @@ from netwright.compress.rethink.pruners import (
     by_scales,
     by_weights,
     macs_of,
-    masks_of,
     renewed,
     slimming_loss,
 )

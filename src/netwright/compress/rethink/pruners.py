@@ -5,24 +5,24 @@ A pruner makes a small network of a trained one, with the weights that are left;
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
 from netwright.compress.parts.keep import Scope, Sizes, choose
+from netwright.compress.parts.masks import maskable, masked, masks_of
 from netwright.core.errors import NotApplicable
 from netwright.core.fit import Loss
 from netwright.core.graph import Dependencies, dependencies, prune, trace
 from netwright.core.graph.importance import Scores, filters
 from netwright.core.measure.cost import cost
-from netwright.core.network import Inputs, call, clone, device_of, move
+from netwright.core.network import Inputs, call, device_of, move
 from netwright.core.taps import Taps
 from netwright.core.task import Task
 from netwright.core.weights.initialise import reinitialised
-from netwright.core.weights.parametrise import Mask, bake
+from netwright.core.weights.parametrise import bake
 
 Pruner = Literal["filters", "slimming", "weights"]
 
@@ -67,7 +67,7 @@ def by_weights(large: nn.Module, task: Task, ratio: float) -> nn.Module:
     ratio: share of the weights that goes, of the convolutions alone where there are any, as the authors do, else of the
     linear layers but the last.
     """
-    names = _masked_layers(large)
+    names = maskable(large)
     sizes = {name: large.get_submodule(name).weight.detach().abs() for name in names}
     every = torch.cat([size.flatten() for size in sizes.values()])
     threshold = every.kthvalue(max(1, int(ratio * every.numel()))).values
@@ -90,25 +90,6 @@ def slimming_loss(penalty: float, smoothing: float, task: Task) -> Loss:
         return total
 
     return loss
-
-
-def masked(network: nn.Module, masks: Mapping[str, Tensor]) -> nn.Module:
-    """A copy in which the weights of these layers pass these masks."""
-    thin = clone(network)
-    for name, mask in masks.items():
-        parametrize.register_parametrization(thin.get_submodule(name), "weight", Mask(mask.clone()))
-    return thin
-
-
-def masks_of(network: nn.Module) -> dict[str, Tensor]:
-    """Layer -> mask of its weight."""
-    found = {}
-    for name, module in network.named_modules():
-        if parametrize.is_parametrized(module, "weight"):
-            first = module.parametrizations.weight[0]  # type: ignore[union-attr, index]
-            if isinstance(first, Mask):
-                found[name] = first.mask
-    return found
 
 
 def renewed(pruned: nn.Module, seed: int) -> nn.Module:
@@ -137,15 +118,6 @@ def macs_of(network: nn.Module, task: Task) -> float:
             channels = output.shape[1] if output.dim() > 2 else output.shape[-1]
             total -= float((mask == 0).sum()) * output[0].numel() / channels
     return total
-
-
-def _masked_layers(network: nn.Module) -> list[str]:
-    named = list(network.named_modules())
-    found = [name for name, m in named if isinstance(m, (nn.Conv1d, nn.Conv2d, nn.Conv3d))]
-    found = found or [name for name, m in named if isinstance(m, nn.Linear)][:-1]
-    if not found:
-        raise NotApplicable("masks of single weights need convolutions, or linear layers before the last one")
-    return found
 
 
 def _dependencies(network: nn.Module, task: Task) -> Dependencies:

@@ -12,13 +12,12 @@ from typing import Any
 
 from torch import nn
 
+from netwright.compress.parts.masks import masked, masks_of
 from netwright.compress.rethink.pruners import (
     PRUNERS,
     Pruner,
     by_weights,
     macs_of,
-    masked,
-    masks_of,
     renewed,
     slimming_loss,
 )  # fmt: skip
