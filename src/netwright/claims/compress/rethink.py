@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import cache
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 
+from netwright.claims.beds.quartered import quartered
 from netwright.claims.beds.trained import convergence, fresh, gained, testbed
 from netwright.claims.clock import uncounted
 from netwright.claims.record import Claim, Measured, Scale
@@ -19,9 +18,7 @@ from netwright.compress.rethink.referee import Referee
 from netwright.core.fit import Fit
 from netwright.core.metrics import evaluate
 from netwright.core.network import clone, seeded
-from netwright.core.split import Split
 from netwright.core.task import Task
-from netwright.data import task as named_task
 from netwright.models import build
 
 STRUCTURED = tuple(f"{pruner} {ratio}" for pruner in ("filters", "slimming") for ratio in (0.5, 0.75))
@@ -82,28 +79,13 @@ def subject(scale: Scale, seed: int) -> tuple[nn.Module, nn.Module, Task, Fit, f
         initial, _, recipe = fresh("fashion", seed)
         quarter = convergence("fashion", seed).last_quarter or 0.0
         return initial.to(scale.device), large.to(scale.device), task, recipe, quarter
-    task = averaged()
+    task = quartered(IMAGES, 5_000, seed)
     with seeded(seed), uncounted():
         initial = build("cnn", task.input_shape, task.outputs, widths=(24, 48, 96))
         initial = initial.to(scale.device, memory_format=torch.channels_last)
         large = clone(initial)
         history = replace(QUICK, seed=seed)(large, task)
     return initial, large, task, QUICK, gained(history, "accuracy") or 0.0
-
-
-@cache
-def averaged() -> Task:
-    """Fashion-MNIST at 14x14, so that the many trainings of this claim take minutes."""
-    whole = named_task("fashion-mnist", limit=IMAGES)
-    parts = [_smaller(split) for split in (whole.train, whole.val, whole.test)]
-    return Task.from_arrays(
-        *parts[0], val=parts[1], test=parts[2], name="fashion-mnist 14x14", classes=whole.classes
-    )
-
-
-def _smaller(split: Split) -> tuple[Tensor, Tensor]:
-    batches = list(split.batches(1000))
-    return torch.cat([F.avg_pool2d(x, 2) for x, _ in batches]), torch.cat([y for _, y in batches])
 
 
 def judge(rows: list[dict[str, Any]]) -> Measured:
