@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from netwright.core.errors import BadInput, NotApplicable
 from netwright.core.split import ArraySplit
-from netwright.inspect.convergent_learning import ConvergentLearning
+from netwright.inspect.convergent_learning import ConvergentLearning, _found
 from netwright.inspect.convergent_learning.alignment import (
     best_partner,
     block_overlap,
@@ -169,6 +169,26 @@ def test_blocks_find_planted_groups_whose_bases_differ() -> None:
         assert block["units"] == pytest.approx(np.sqrt(0.5), abs=0.02)
 
 
+def test_units_of_small_affinity_stay_in_their_block() -> None:
+    """Rows of eigenvectors are as long as degrees are large; all of them count alike once they have length 1."""
+    between, strong = np.zeros((12, 12)), [0.9, 0.9, 0.005, 0.005, 0.005, 0.005]
+    between[:6, :6] = np.outer(strong, strong)
+    between[6:, 6:] = 0.01
+    for labels in blocks(between, 2, 0):
+        assert len(set(labels[:6])) == len(set(labels[6:])) == 1
+        assert labels[0] != labels[6]
+
+
+def test_units_of_a_block_are_paired_by_the_size_of_their_correlation() -> None:
+    between = np.array([[-0.9, 0.5], [0.4, -0.8]])
+    one = (np.zeros(2, int), np.zeros(2, int))
+    (found,) = block_overlap(np.eye(2), np.eye(2), between, one)
+    assert found["units"] == pytest.approx(0.85)
+    assert (found["first"], found["second"]) == (2, 2)
+    (wide,) = block_overlap(np.eye(1), np.eye(2), between[:1], (np.zeros(1, int), one[1]))
+    assert wide["units"] == pytest.approx(0.9)
+
+
 def test_dead_units_match_nothing() -> None:
     one, two = build(0), build(1)
     for network in (one, two):
@@ -199,6 +219,8 @@ def test_default_layers_and_refusals() -> None:
     assert {r["layer"] for r in relu.table()} == {"1", "3"}
     plain = lambda: nn.Sequential(nn.Linear(4, 5), nn.Linear(5, 2))
     assert {r["layer"] for r in ConvergentLearning()(plain(), plain(), split(40, 4)).table()} == {"0"}
+    longer = lambda: nn.Sequential(nn.Linear(4, 5), nn.Linear(5, 3), nn.Linear(3, 2))
+    assert {r["layer"] for r in ConvergentLearning()(longer(), longer(), split(40, 4)).table()} == {"0", "1"}
     with pytest.raises(NotApplicable, match="same shape"):
         ConvergentLearning()(plain(), nn.Linear(4, 2), split(40, 4))
     with pytest.raises(BadInput, match="two networks"):
@@ -214,3 +236,15 @@ def test_the_finding_is_said_in_a_sentence() -> None:
     network = build(0)
     found = ConvergentLearning()(network, copy.deepcopy(network), split(60, 2, 8, 8))
     assert found.sentence.startswith("Matched one to one, the networks' units correlate by 1.00 on average")
+
+
+def test_the_weakest_layer_is_named_and_every_layer_drawn() -> None:
+    row = lambda layer, value: {
+        "layer": layer, "matched": value, "semi_matched": value + 0.1, "subspace_overlap": 0.5, "unit_overlap": 0.25,
+    }  # fmt: skip
+    found = _found([row("a", 0.8), row("b", 0.2), row("a", 0.6)], {}, 10)
+    assert "least in b (0.20)" in found.sentence
+    bars = {bar.name: (list(bar.x), list(bar.y)) for bar in found.plot().data}
+    assert bars["matched"][0] == ["a", "b"]
+    assert bars["matched"][1] == pytest.approx([0.7, 0.2])
+    assert bars["unit overlap"][1] == pytest.approx([0.25, 0.25])

@@ -48,8 +48,6 @@ def sparse_errors(
     errors = np.ones((between.shape[1], len(counts)))
     for b in range(between.shape[1]):
         target = between[alive, b].copy()
-        if not target.any():
-            continue
         with warnings.catch_warnings():
             # units that follow one another are dropped from the path, which is what is wanted
             warnings.simplefilter("ignore", ConvergenceWarning)
@@ -114,7 +112,7 @@ def block_overlap(
         part = between[np.ix_(i, j)]
         cosines = principal_cosines(first[np.ix_(i, i)], second[np.ix_(j, j)], part)
         short = part if len(i) <= len(j) else part.T
-        pairs = np.abs(strengths(np.abs(short), one_to_one(np.abs(short))))
+        pairs = strengths(np.abs(short), one_to_one(np.abs(short)))
         rows.append(
             {
                 "first": len(i), "second": len(j), "subspace": float(cosines.mean()), "units": float(pairs.mean()),
