@@ -5,6 +5,7 @@ import pytest
 import torch
 from scipy import sparse
 from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
 
 from netwright.core.budget import Budget
 from netwright.core.errors import BadInput, NotApplicable
@@ -189,7 +190,7 @@ def test_full_ranking_equals_brute_force():
     train, test = check(everything & parts), check(everything & ~parts)
     scores = torch.from_numpy(rng.random((25, 30))).float()
     result = full_ranking(lambda users: scores[torch.from_numpy(users)], train, test, k=5, batch=4)
-    recalls, ndcgs = [], []
+    recalls, ndcgs, precisions = [], [], []
     for user in range(25):
         wanted = set(np.flatnonzero((everything & ~parts)[user]))
         if not wanted:
@@ -197,10 +198,12 @@ def test_full_ranking_equals_brute_force():
         candidates = [i for i in range(30) if not (everything & parts)[user, i]]
         best = sorted(candidates, key=lambda i: -scores[user, i])[:5]
         recalls.append(len(wanted & set(best)) / len(wanted))
+        precisions.append(len(wanted & set(best)) / 5)
         dcg = sum(1 / np.log2(r + 2) for r, i in enumerate(best) if i in wanted)
         ndcgs.append(dcg / sum(1 / np.log2(r + 2) for r in range(min(5, len(wanted)))))
     assert result.recall == pytest.approx(np.mean(recalls))
     assert result.ndcg == pytest.approx(np.mean(ndcgs))
+    assert result.precision == pytest.approx(np.mean(precisions))
     assert result.users == len(recalls)
 
 
@@ -231,11 +234,44 @@ def test_item_neighbours_equal_brute_force():
 
 
 @pytest.mark.parametrize(
-    "bad", [sparse.csr_array((4, 5)), np.zeros(5), np.array([[np.nan, 1.0]])], ids=["empty", "1-d", "nan"]
-)
-def test_bad_interactions_are_one_clear_error(bad):
-    with pytest.raises(BadInput):
+    ("bad", "said"),
+    [
+        (sparse.csr_array((4, 5)), "empty"), (np.zeros(5), "matrix"), (np.array([[np.nan, 1.0]]), "NaN"),
+        (np.array([[1.0, np.inf]]), "NaN"),
+    ],
+)  # fmt: skip
+def test_bad_interactions_are_one_clear_error(bad, said):
+    with pytest.raises(BadInput, match=said):
         LightGCN(epochs=1).fit(bad)
+
+
+def test_the_papers_defaults_and_how_layers_are_combined():
+    ours = LightGCN()
+    assert (ours.dim, ours.layers, ours.lr, ours.l2, ours.batch_size) == (64, 3, 1e-3, 1e-4, 2048)
+    assert ours.layer_weights() == (0.25,) * 4
+    matrix, last = random_matrix(), LightGCN(dim=5, layers=2, combine="last")
+    step, a = _Step(last, matrix), dense_adjacency(matrix)
+    expected = a @ (a @ step.weight.detach().double())
+    assert torch.allclose(step.final().double(), expected, atol=1e-5)
+    with pytest.raises(BadInput, match="combine"):
+        LightGCN(combine="sum").layer_weights()
+
+
+def test_what_is_not_fitted_says_so():
+    for model in (LightGCN(), Popularity()):
+        with pytest.raises(NotFittedError):
+            model.recommend(0)
+
+
+def test_a_file_of_pairs_may_have_empty_lines(tmp_path):
+    for name, text in (("train", "0 1 2\n\n1 0\n"), ("test", "0 0\n  \n1 2\n")):
+        folder = tmp_path / "gowalla"
+        folder.mkdir(exist_ok=True)
+        with gzip.open(folder / f"{name}.txt.gz", "wt") as file:
+            file.write(text)
+    train, test = load("gowalla", tmp_path)
+    assert train.toarray().tolist() == [[0, 1, 1], [1, 0, 0]]
+    assert test.toarray().tolist() == [[1, 0, 0], [0, 0, 1]]
 
 
 def test_bad_ids_are_one_clear_error():
