@@ -53,6 +53,12 @@ def test_other_kinds_of_task() -> None:
     taught = torch.randn(4, 3)
     assert Distillation(alpha=1.0).loss(taught, taught, labels[:4], many).abs() < 1e-5
     assert Distillation(alpha=1.0).loss(taught + 1, taught, labels[:4], many) > 0.01
+    out, p = taught.double() + torch.randn(4, 3).double(), torch.sigmoid(taught.double() / 3)
+    q = torch.sigmoid(out / 3)
+    divergence = p * (p / q).log() + (1 - p) * ((1 - p) / (1 - q)).log()  # of each label's choice of two
+    task_loss = F.binary_cross_entropy_with_logits(out, labels[:4].double())
+    found = Distillation(alpha=0.4, temperature=3.0).loss(out.float(), taught, labels[:4], many)
+    assert float(found) == pytest.approx(float(0.6 * task_loss + 0.4 * 9 * divergence.mean()), rel=1e-4)
     values = Task.from_arrays(x, torch.randn(60))
     assert Distillation(alpha=1.0).loss(taught + 1, taught, torch.randn(4, 3), values) == pytest.approx(1.0)
 
@@ -72,8 +78,12 @@ def test_students(digits) -> None:
     half = Distillation().new_student(network, task)
     assert parameter_count(half) < 0.5 * parameter_count(network)
     assert type(half) is type(network)
+    larger = Distillation(ratio=0.3).new_student(network, task)
+    assert parameter_count(half) < parameter_count(larger) < parameter_count(network)
     named = Distillation(student="dscnn", size=2000).new_student(network, task)
     assert 1300 < parameter_count(named) < 3000
+    quarter = build("mlp", task.input_shape, task.outputs, size=parameter_count(network) // 4)
+    assert parameter_count(Distillation(student="mlp").new_student(network, task)) == parameter_count(quarter)
     given = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
     before = given[1].weight.detach().clone()
     trained = Distillation(student=given, epochs=1)(network, task, Budget())
@@ -107,3 +117,31 @@ def test_the_teacher_is_charged_for_and_unchanged(digits) -> None:
     Distillation(student=Counting(), batch_size=64)(network, task, Budget(samples=1280))
     assert sum(seen) <= 700  # half of the samples are the teacher's
     assert all(torch.equal(v, before[k]) for k, v in network.state_dict().items())
+
+
+def test_the_teacher_runs_as_in_use_and_the_student_is_trained_as_asked(digits, monkeypatch) -> None:
+    _, task = digits
+    modes, fits, original = [], [], Fit.__call__
+
+    class Watched(nn.Sequential):
+        def forward(self, x):
+            modes.append(self.training)
+            return super().forward(x)
+
+    monkeypatch.setattr(
+        Fit, "__call__", lambda self, *a, **k: (fits.append(self), original(self, *a, **k))[1]
+    )
+    teacher = Watched(nn.Flatten(), nn.Dropout(0.5), nn.Linear(64, 10)).train()
+    settings = {
+        "epochs": 0.1,
+        "batch_size": 50,
+        "optimiser": "sgd",
+        "lr": 0.03,
+        "weight_decay": 0.2,
+        "seed": 5,
+    }
+    Distillation(student=nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), **settings)(teacher, task, Budget())
+    assert modes
+    assert not any(modes)
+    assert teacher.training
+    assert {name: getattr(fits[0], name) for name in settings} == settings
