@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from netwright.compress.distillation import Distillation
+from netwright.compress.parts.soft_targets import SoftTargets
 from netwright.core.budget import Budget
 from netwright.core.errors import BadInput, NotApplicable
 from netwright.core.fit import Fit
@@ -31,9 +32,9 @@ def test_loss_by_hand(digits) -> None:
     p = torch.softmax(taught.double() / 4, 1)
     kl = (p * (p.log() - torch.log_softmax(out.double() / 4, 1))).sum(1).mean()
     expected = 0.1 * F.cross_entropy(out.double(), y) + 0.9 * 16 * kl
-    found = Distillation(temperature=4.0, alpha=0.9).loss(out, taught, y, task)
+    found = SoftTargets(temperature=4.0, alpha=0.9).loss(out, taught, y, task)
     assert torch.allclose(found.double(), expected, rtol=1e-5)
-    assert Distillation(alpha=1.0).loss(taught, taught, y, task).abs() < 1e-5
+    assert SoftTargets(alpha=1.0).loss(taught, taught, y, task).abs() < 1e-5
 
 
 def test_gradient_at_high_temperature_is_that_of_matching_logits(digits) -> None:
@@ -43,7 +44,7 @@ def test_gradient_at_high_temperature_is_that_of_matching_logits(digits) -> None
     taught -= taught.mean()
     out = torch.randn(1, 10, dtype=torch.float64)
     out = (out - out.mean()).requires_grad_()
-    Distillation(temperature=500.0, alpha=1.0).loss(out, taught, torch.tensor([0]), task).backward()
+    SoftTargets(temperature=500.0, alpha=1.0).loss(out, taught, torch.tensor([0]), task).backward()
     assert torch.allclose(out.grad, (out.detach() - taught) / 10, atol=2e-3)
 
 
@@ -51,16 +52,16 @@ def test_other_kinds_of_task() -> None:
     x, labels = torch.randn(60, 5), (torch.randn(60, 3) > 0).long()
     many = Task.from_arrays(x, labels)
     taught = torch.randn(4, 3)
-    assert Distillation(alpha=1.0).loss(taught, taught, labels[:4], many).abs() < 1e-5
-    assert Distillation(alpha=1.0).loss(taught + 1, taught, labels[:4], many) > 0.01
+    assert SoftTargets(alpha=1.0).loss(taught, taught, labels[:4], many).abs() < 1e-5
+    assert SoftTargets(alpha=1.0).loss(taught + 1, taught, labels[:4], many) > 0.01
     out, p = taught.double() + torch.randn(4, 3).double(), torch.sigmoid(taught.double() / 3)
     q = torch.sigmoid(out / 3)
     divergence = p * (p / q).log() + (1 - p) * ((1 - p) / (1 - q)).log()  # of each label's choice of two
     task_loss = F.binary_cross_entropy_with_logits(out, labels[:4].double())
-    found = Distillation(alpha=0.4, temperature=3.0).loss(out.float(), taught, labels[:4], many)
+    found = SoftTargets(alpha=0.4, temperature=3.0).loss(out.float(), taught, labels[:4], many)
     assert float(found) == pytest.approx(float(0.6 * task_loss + 0.4 * 9 * divergence.mean()), rel=1e-4)
     values = Task.from_arrays(x, torch.randn(60))
-    assert Distillation(alpha=1.0).loss(taught + 1, taught, torch.randn(4, 3), values) == pytest.approx(1.0)
+    assert SoftTargets(alpha=1.0).loss(taught + 1, taught, torch.randn(4, 3), values) == pytest.approx(1.0)
 
 
 def test_a_student_agrees_with_its_teacher_where_labels_say_otherwise(digits) -> None:

@@ -6,16 +6,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
+from netwright.compress.parts.soft_targets import SoftTargets
 from netwright.compress.rethink import Rethink
 from netwright.core.budget import Budget
-from netwright.core.errors import BadInput, NotApplicable
+from netwright.core.errors import NotApplicable
 from netwright.core.fit import Fit
 from netwright.core.network import (
-    Inputs,
-    batch_size,
     call,
     clone,
     device_of,
@@ -30,11 +28,10 @@ from netwright.models import build
 
 @dataclass(frozen=True)
 class Distillation:
-    """Train a student on (1 - alpha) * task loss + alpha * T^2 * KL(teacher at T || student at T).
+    """Train a student on (1 - alpha) * task loss + alpha * T^2 * KL(teacher at T || student at T), what that is for
+    other tasks than classification: parts/soft_targets.py.
 
-    Distilling the Knowledge in a Neural Network (arXiv 1503.02531). The T^2 keeps the gradients' size
-    independent of the temperature (its section 2). Each label of a multi-label task is a choice of two; in a
-    regression the teacher's values take the place of soft targets (squared error, no temperature).
+    Distilling the Knowledge in a Neural Network (arXiv 1503.02531).
 
     student: a module (trained as it is, on a copy), the name of a model, or None for the given network's own
     architecture, every layer pruned alike to 1 - `ratio` of the multiply-accumulates, with new weights; where no
@@ -59,42 +56,15 @@ class Distillation:
     seed: int = 0
 
     def __call__(self, network: nn.Module, task: Task, budget: Budget) -> nn.Module:
-        if not 0 <= self.alpha <= 1 or not self.temperature > 0:
-            raise BadInput("alpha lies in [0, 1] and the temperature is positive")
+        soft = SoftTargets(self.temperature, self.alpha)
         meter = budget.start()
-        teacher = clone(network).eval().requires_grad_(False)
         student = self.new_student(network, task).to(device_of(network)).requires_grad_(True)
-
-        def loss(net: nn.Module, inputs: Inputs, targets: Tensor) -> Tensor:
-            with torch.no_grad():
-                taught = call(teacher, inputs)
-            meter.spend(samples=batch_size(inputs))
-            return self.loss(call(net, inputs), taught, targets, task)
-
         fit = Fit(
             epochs=self.epochs, batch_size=self.batch_size, optimiser=self.optimiser, lr=self.lr,
             weight_decay=self.weight_decay, seed=self.seed,
         )  # fmt: skip
-        fit(student, task, loss=loss, meter=meter)
+        fit(student, task, loss=soft.by(network, task, meter), meter=meter)
         return student
-
-    def loss(self, outputs: Tensor, taught: Tensor, targets: Tensor, task: Task) -> Tensor:
-        """outputs, taught: (B, O) of student and teacher; targets as the task's."""
-        if outputs.shape != taught.shape:
-            raise BadInput(
-                f"the student gives {tuple(outputs.shape)}, the teacher {tuple(taught.shape)}; they must match"
-            )
-        t = self.temperature
-        if task.kind == "classification":
-            student, teacher = (F.log_softmax(x.float() / t, 1) for x in (outputs, taught))
-            soft = t**2 * F.kl_div(student, teacher, reduction="batchmean", log_target=True)
-        elif task.kind == "multilabel":
-            p = torch.sigmoid(taught.float() / t)
-            cross = F.binary_cross_entropy_with_logits(outputs.float() / t, p)
-            soft = t**2 * (cross - F.binary_cross_entropy(p, p))
-        else:
-            soft = F.mse_loss(outputs, taught)
-        return (1 - self.alpha) * task.loss(outputs, targets) + self.alpha * soft
 
     def new_student(self, network: nn.Module, task: Task) -> nn.Module:
         """The untrained student."""

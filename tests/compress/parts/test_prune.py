@@ -19,6 +19,7 @@ from netwright.core.measure.cost import cost
 from netwright.core.metrics import evaluate
 from netwright.core.network import seeded
 from netwright.core.task import Task
+from netwright.data import task as named_task
 from netwright.models import build
 
 
@@ -196,9 +197,10 @@ def test_each_step_tunes_with_its_part_of_the_epochs_and_of_the_budget(monkeypat
     seen = []
 
     class Spy(Fit):
-        def __call__(self, network, task, budget):
-            seen.append((self, budget))
-            return super().__call__(network, task, budget)
+        def __call__(self, network, task, meter, loss):
+            seen.append((self, meter.budget))
+            assert loss is None  # nobody teaches unless asked
+            return super().__call__(network, task, meter=meter)
 
     monkeypatch.setattr(module, "Fit", Spy)
     task = image_task()
@@ -209,6 +211,28 @@ def test_each_step_tunes_with_its_part_of_the_epochs_and_of_the_budget(monkeypat
     ]
     batch = 12 / len(task.train)
     assert [budget.epochs for _, budget in seen] == pytest.approx([2 / 3] * 3, abs=batch)
+
+
+def test_the_given_network_can_teach_what_is_left_of_it_and_is_charged_for() -> None:
+    """With all labels permuted, only the teacher can have taught the right classes."""
+    task = named_task("digits")
+    network = build("cnn", task.input_shape, task.outputs, widths=(8, 16))
+    Fit(epochs=8, lr=3e-3)(network, task)
+    x, y = next(iter(task.train.batches(10_000)))
+    wrong = Task.from_arrays(x, (y + 1) % 10, val=(x[:50], y[:50]), test=(x[:50], y[:50]))
+    made = lambda alpha: Prune("magnitude", epochs=4, lr=3e-3, round_to=1, alpha=alpha)
+    assert evaluate(made(1.0)(network, wrong, Budget()), task)["accuracy"] > 0.5
+    assert evaluate(made(0.0)(network, wrong, Budget()), task)["accuracy"] < 0.2
+    meters, begin = [], Budget.start
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Budget, "start", lambda self: (meters.append(begin(self)), meters[-1])[1])
+        made(0.5)(network, wrong, Budget(samples=2000))
+    whole, tuning = meters
+    assert whole.samples == tuning.samples
+    assert tuning.samples >= 2000
+    assert tuning.epochs * len(wrong.train) == pytest.approx(
+        tuning.samples / 2
+    )  # the other half are the teacher's
 
 
 def test_sizes_of_transposed_and_one_dimensional_convolutions() -> None:

@@ -12,6 +12,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from netwright.compress.parts.keep import Measure, Scope, Sizes, choose
+from netwright.compress.parts.soft_targets import SoftTargets
 from netwright.core.budget import Budget, Meter
 from netwright.core.errors import BadInput, NotApplicable
 from netwright.core.fit import Fit
@@ -35,7 +36,8 @@ class Prune:
     least: share of every group that stays. round_to: kept counts are multiples of it (groups of at least twice
     as many units); runtimes compute channels in blocks, and 31 channels were measured at 1.5 times the time of
     32 in ONNX Runtime (AVX-512). 1 turns it off.
-    epochs, lr, batch_size: of the fine-tuning (AdamW, cosine), all steps together.
+    epochs, lr, batch_size: of the fine-tuning (AdamW, cosine), all steps together. alpha, temperature: weight of what
+    the given network says in its loss (parts/soft_targets.py); 0, and its passes are saved.
 
     Returns a new network: the given one's own classes with fewer units where its code permits, else a
     torch.fx.GraphModule. Raises NotApplicable where the network has no unit that can go.
@@ -59,6 +61,8 @@ class Prune:
     epochs: float = 5
     lr: float = 1e-3
     batch_size: int = 128
+    alpha: float = 0.0
+    temperature: float = 2.0
     seed: int = 0
 
     def __call__(self, network: nn.Module, task: Task, budget: Budget) -> nn.Module:
@@ -77,7 +81,7 @@ class Prune:
             scores = {name: _comparable(s) for name, s in self._scores(small, found, task, meter).items()}
             keep = choose(sizes, scores, target, self.of, self.scope, self.least, self.round_to)
             small = prune(small, example, keep, found)
-            self._tune(small, task, meter, step)
+            self._tune(small, network, task, meter, step)
         return small.eval() if small is not network else clone(network)
 
     def _check(self) -> None:
@@ -99,15 +103,16 @@ class Prune:
             return at_random(found.groups, self.seed)
         return taylor(network, found.groups, task, self.samples, _SCORE_BATCH, self.seed, meter)
 
-    def _tune(self, network: nn.Module, task: Task, meter: Meter, step: int) -> None:
+    def _tune(self, small: nn.Module, teacher: nn.Module, task: Task, meter: Meter, step: int) -> None:
         """Fine-tune with this step's part of the epochs and of the budget that is left."""
-        left = meter.left().part(1 / (self.steps - step))
         epochs = self.epochs / self.steps
         if not epochs or meter.exhausted:
             return
+        part = meter.left().part(1 / (self.steps - step)).start()
         fit = Fit(epochs=epochs, batch_size=self.batch_size, lr=self.lr, seed=self.seed + step)
-        history = fit(network, task, left)
-        meter.spend(history.samples, history.samples / len(task.train))
+        soft = SoftTargets(self.temperature, self.alpha).by(teacher, task, part) if self.alpha else None
+        fit(small, task, meter=part, loss=soft)
+        meter.spend(part.samples, part.epochs)
 
 
 def _comparable(scores: Tensor) -> Tensor:
