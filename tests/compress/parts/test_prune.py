@@ -222,7 +222,7 @@ def test_the_given_network_can_teach_what_is_left_of_it_and_is_charged_for() -> 
     wrong = Task.from_arrays(x, (y + 1) % 10, val=(x[:50], y[:50]), test=(x[:50], y[:50]))
     made = lambda alpha: Prune("magnitude", epochs=4, lr=3e-3, round_to=1, alpha=alpha)
     assert evaluate(made(1.0)(network, wrong, Budget()), task)["accuracy"] > 0.5
-    assert evaluate(made(0.0)(network, wrong, Budget()), task)["accuracy"] < 0.2
+    assert evaluate(made(0.0)(network, wrong, Budget()), task)["accuracy"] < 0.3
     meters, begin = [], Budget.start
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Budget, "start", lambda self: (meters.append(begin(self)), meters[-1])[1])
