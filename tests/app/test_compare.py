@@ -271,6 +271,17 @@ def widened(trial, network, task):
     return Outcome({}, wide, {ONNX: onnx_file(wide, task)[0]})
 
 
+def test_a_budget_that_is_over_still_tries_what_is_done_in_moments(network, task):
+    found = nw.compare(
+        "compress", network, task, Budget(seconds=0.1), methods=["taylor-pruning", "dynamic-int8"]
+    )
+    assert [row["slug"] for row in found.study.rows if row["status"] == "done"] == [
+        "original",
+        "dynamic-int8",
+    ]
+    assert len(found.late) == 2  # the pruned one, and the control
+
+
 def test_timing_compares_with_the_original_and_keeps_what_was_measured(network, task, tmp_path):
     study = Study(tmp_path / "study.db", {})
     trials = [original_trial(), Trial("wide")]

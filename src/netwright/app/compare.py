@@ -50,6 +50,7 @@ TEACHING = ("train", "adapt")  # their network need not know the task yet
 TRIALS = 0.8  # share of the time that the trials may plan with; the rest is for the original and for timing
 _FAREWELL = 2.0  # seconds kept for the table
 LEAST = 0.5  # seconds of a method's part, at least
+_START = 1.0  # seconds until the first trials have started; one round of them is tried, however late it is
 
 
 def compare(
@@ -98,8 +99,11 @@ def compare(
     trials = trials_for(goal, methods, None, seed)
     if radius is not None:
         trials = with_radius(trials, goal, radius)
+    if goal in TRANSFORMING:  # what is done in moments comes first: a small budget has an answer then
+        trials.sort(key=trains)
     if goal == "compress" and any(trains(trial) for trial in trials):
-        trials.insert(0, control_trial(budget or Budget(), seed))  # every gain is held against it
+        first = sum(not trains(trial) for trial in trials)
+        trials.insert(first, control_trial(budget, seed))  # every gain of those behind it is held against it
     if not as_it_is and goal not in TEACHING:
         subject = as_the_network_wants(type(network).__name__, network, task, False, View(quiet=True))
         network, task = subject.network, subject.task
@@ -128,7 +132,7 @@ def compare(
     if last is not None:
         timing = 0.1 * clock.left if goal in TRANSFORMING else 0.0
         ended = last - timing
-        until = min(max(clock.end - timing, time.monotonic() + LEAST + spare), ended)
+        until = min(max(clock.end - timing, time.monotonic() + LEAST + spare + _START), ended)
     limits = Limits(until=until, last=ended, spare=spare, least=LEAST)
     view = View(quiet or progress is not None)
     with view.trials(len(trials), clock.end):
