@@ -4,11 +4,12 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
+from pymoo.core.duplicate import NoDuplicateElimination
 
 from netwright.core.budget import Budget
 from netwright.core.errors import BadInput, NetwrightError
-from netwright.search.linas import LINAS
-from netwright.search.linas.evolution import PEERS, evolve, nsga2
+from netwright.search.linas import LINAS, _at_random
+from netwright.search.linas.evolution import PEERS, _peer, evolve, nsga2
 from netwright.search.linas.surrogate import Surrogate, one_hot
 from netwright.search.parts.archive import Archive, front, hypervolume
 
@@ -243,6 +244,64 @@ def test_every_peer_finds_better_choices_than_chance(name):
             for _ in range(5)
         ]
         assert hypervolume(found, REFERENCE) > np.mean(chance)
+
+
+PEER = {
+    "ga": "GA", "cma-es": "CMAES", "nsga2": "NSGA2", "age-moea": "AGEMOEA", "u-nsga3": "UNSGA3", "c-taea": "CTAEA",
+    "moea/d": "MOEAD",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PEER)
+def test_a_peer_is_the_algorithm_of_its_name(name):
+    if name == "age-moea":
+        pytest.importorskip("numba")
+    made = _peer(name, 1 if name in PEERS[1] else 2, 12)
+    assert type(made).__name__ == PEER[name]
+    if name == "cma-es":
+        assert (made.options["popsize"], made.restarts) == (12, 5)
+    else:
+        assert made.pop_size == 12
+    if name in ("ga", "nsga2", "age-moea"):
+        assert not isinstance(made.eliminate_duplicates, NoDuplicateElimination)
+
+
+def test_evolution_begins_with_what_it_is_given_and_fills_up_at_random():
+    sizes, asked = np.array([5, 5, 5, 5, 4, 4]), []
+    evaluate = lambda rows: (asked.append(rows), Bowls.values(rows))[1]
+    settings = {"population": 6, "evaluations": 6, "seed": 0}
+    given = Bowls.everything()[[7, 70, 700, 1700, 2700, 3700, 4700, 5700]]
+    nsga2(sizes, 2, evaluate, start=given, **settings)
+    assert np.array_equal(asked[0], given[:6])
+    asked.clear()
+    nsga2(sizes, 2, evaluate, start=given[:2], **settings)
+    assert np.array_equal(asked[0][:2], given[:2])
+    assert asked[0].shape == (6, 6)
+    assert (asked[0] < sizes).all()
+
+
+def test_predictors_see_labels_of_any_unit_between_a_tenth_and_one():
+    x = np.eye(12)
+    for unit in (1e-4, 1.0, 3e5):
+        fitted = Surrogate().fit(x, unit * np.linspace(0.2, 0.9, 12))
+        assert 0.1 <= 0.9 * unit / fitted.scale_ <= 1
+    dull = Surrogate().fit(x, np.zeros(12))
+    assert dull.scale_ == 1
+    assert dull.error_ == 0
+    assert np.allclose(dull.predict(x), 0)
+
+
+@pytest.mark.parametrize("settings", [{"population": 1}, {"measurements": 0}])
+def test_a_search_of_next_to_nothing_is_refused(settings):
+    with pytest.raises(BadInput, match="population"):
+        LINAS(**settings)(Bowls(), None, Budget())
+
+
+def test_all_of_a_small_space_comes_at_random_once():
+    archive = Archive(Bowls(), None)
+    rows = [tuple(row) for row in _at_random(archive, 5, np.random.default_rng(0))]
+    assert len(rows) == len(set(rows)) == archive.size
+    assert rows != sorted(rows)
 
 
 def test_peers_are_for_so_many_objectives():

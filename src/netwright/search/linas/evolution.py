@@ -49,7 +49,6 @@ def nsga2(
     new children, and then it is fewer). evaluate: codes (B, genes) -> objectives (B, M), all minimised. start: codes to
     begin with, completed at random to a population.
     """
-    sizes = np.asarray(sizes)
     sampling = IntegerRandomSampling()
     if start is not None and len(start):
         rng = np.random.default_rng(seed)
@@ -96,7 +95,6 @@ def evolve(
     GA and CMA-ES take one objective, the others several. Operators are pymoo's own for whole numbers; those that know
     numbers alone (CMA-ES) are rounded.
     """
-    sizes = np.asarray(sizes)
     allowed = PEERS[1] if objectives == 1 else _ANY
     if name not in allowed:
         raise BadInput(f"'{name}' cannot search for {objectives} objectives; use {', '.join(allowed)}")
