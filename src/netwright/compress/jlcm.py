@@ -251,7 +251,10 @@ def arranged(network: nn.Module, task: Task, method: JLCM) -> tuple[nn.Module, d
         for part in made:
             rows = clusters.setdefault(part.parameter, torch.full((len(tensors[part.parameter]),), -1))
             rows[part.index] = cluster.sort().values[:, None]
-    return (reorder(network, example, order, found) if order else network), clusters
+    try:
+        return (reorder(network, example, order, found) if order else network), clusters
+    except NotApplicable:  # a forward that insists on an order
+        return network, {}
 
 
 def makes_rows(part: Slice, tensors: Mapping[str, Tensor]) -> bool:
