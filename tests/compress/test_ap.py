@@ -173,6 +173,15 @@ def test_dead_neurons_of_a_known_network(inplace) -> None:
     assert found == DeadNeurons(found.rate, found.static)
 
 
+def test_units_of_sequences_lie_along_the_last_dimension() -> None:
+    layer = nn.Linear(3, 4)
+    with torch.no_grad():
+        layer.weight[0], layer.bias[0] = 0.0, -1.0
+    x = torch.randn(200, 5, 3, generator=torch.Generator().manual_seed(0))
+    split = Task.from_arrays(x, torch.arange(200) % 2).train
+    assert dead_neurons(nn.Sequential(layer, nn.ReLU()), split).static == pytest.approx(1 / 4)
+
+
 def test_dead_neurons_of_a_relu_that_runs_twice() -> None:
     network, task = problem()
     shared = nn.ReLU()

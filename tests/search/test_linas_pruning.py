@@ -11,6 +11,7 @@ from netwright.core.network import seeded
 from netwright.core.task import Task
 from netwright.core.weights.recalibrate import recalibrate
 from netwright.models import build
+from netwright.search import linas_pruning
 from netwright.search.linas_pruning import LinasPruning, asked, choose, wanted
 from netwright.search.linas_pruning.pruning_space import PruningSpace
 
@@ -125,6 +126,57 @@ def test_objectives_follow_the_target(target, costs):
 def test_a_short_budget_still_gives_a_network(network, task):
     small = LinasPruning()(network, task, Budget(seconds=1.0, target=Target(faster=2)))
     assert cost(small, task.example(1)).macs < cost(network, task.example(1)).macs
+
+
+def test_measurements_are_as_many_as_examples_and_epochs_allow(space, task):
+    method, n = LinasPruning(measurements=50), len(task.train)
+    each = space.samples + space.recalibrated
+    count = lambda **limits: method._affordable(Budget(**limits), space, n)
+    assert count() == 50
+    assert count(samples=space.scored + 7 * each) == 7
+    assert count(epochs=(space.scored + 5 * space.recalibrated) / n + 1e-6) == 5
+    assert count(samples=10**9, epochs=10.0**9) == 50
+    assert count(samples=0) == 1
+
+
+def test_the_likeliest_uniform_shares_are_measured_first(network, task, monkeypatch):
+    begun, original = [], linas_pruning.LINAS.__call__
+
+    def spy(self, *args):
+        begun.append(self)
+        return original(self, *args)
+
+    monkeypatch.setattr(linas_pruning.LINAS, "__call__", spy)
+    method = LinasPruning(population=4, measurements=4, evaluations=16, seed=3)
+    space, archive = method.explore(network, task, Budget(target=Target(smaller=4.0)), Budget().start())
+    (searcher,) = begun
+    assert (searcher.population, searcher.measurements, searcher.evaluations, searcher.seed) == (4, 4, 16, 3)
+    share = wanted(Target(smaller=4.0), ("bytes",))["bytes"]
+    fitting = max(ratio for ratio in space.ratios if ratio**2 <= share)
+    assert searcher.start[0] == space.uniform(fitting)
+    assert tuple(archive.log[0].choice.values()) == searcher.start[0]
+
+
+def test_what_is_chosen_is_fine_tuned_as_asked_while_there_is_time(network, task, monkeypatch):
+    fits, original = [], Fit.__call__
+    monkeypatch.setattr(
+        Fit, "__call__", lambda self, *a, **k: (fits.append(self), original(self, *a, **k))[1]
+    )
+    method = LinasPruning(4, 4, 16, epochs=0.5, lr=3e-3, batch_size=50, seed=2)
+    method(network, task, Budget(target=Target(smaller=2.0)))
+    assert [(f.epochs, f.lr, f.batch_size, f.seed) for f in fits] == [(0.5, 3e-3, 50, 2)]
+    LinasPruning(4, 4, 16, epochs=0)(network, task, Budget(target=Target(smaller=2.0)))
+    LinasPruning(4, 4, 16, epochs=2)(network, task, Budget(samples=0, target=Target(smaller=2.0)))
+    assert len(fits) == 1
+
+
+def test_small_groups_keep_any_count_and_judges_are_drawn_by_the_seed(task):
+    with seeded(0):
+        narrow = build("cnn", (1, 8, 8), 4, widths=(6, 24))
+    spaces = [PruningSpace(narrow, task, ratios=(0.5, 1.0), samples=20, seed=seed) for seed in (0, 1)]
+    assert spaces[0]._counts == {"conv1": [3, 6], "conv2": [16, 24]}
+    first, second = (torch.cat([x for x, _ in space._val.batches(50)]) for space in spaces)
+    assert not torch.equal(first, second)
 
 
 def test_refusals(task):

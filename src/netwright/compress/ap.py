@@ -215,6 +215,5 @@ def dead_neurons(network: nn.Module, split: Split, batch_size: int = 256) -> Dea
     if not count:
         raise NotApplicable("this network has no ReLU module, so that no unit of it is dead")
     total = sum(count[name] * len(zeros[name]) for name in count)
-    same = {name: (most[name] - least[name]) <= 1e-6 * most[name].abs().clamp_min(1.0) for name in count}
-    static = sum(float(zeros[name][same[name]].sum()) for name in count)
+    static = sum(float(zeros[name][most[name] == least[name]].sum()) for name in count)
     return DeadNeurons(sum(float(z.sum()) for z in zeros.values()) / total, static / total)
