@@ -154,7 +154,7 @@ def test_the_likeliest_uniform_shares_are_measured_first(network, task, monkeypa
     share = wanted(Target(smaller=4.0), ("bytes",))["bytes"]
     fitting = max(ratio for ratio in space.ratios if ratio**2 <= share)
     assert searcher.start[0] == space.uniform(fitting)
-    assert tuple(archive.log[0].choice.values()) == searcher.start[0]
+    assert tuple(archive.log[0].choice) == searcher.start[0]
 
 
 def test_what_is_chosen_is_fine_tuned_as_asked_while_there_is_time(network, task, monkeypatch):
