@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from tests import far
+from tests.conformance.networks import subject
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
@@ -22,6 +23,9 @@ SLUGS = [
     for row in catalogue.methods().values()
     if row.contract == "Transform" and row.goal in ("compress", "train") and row.trains
 ]
+
+
+ELSEWHERE = {"delta-act": "gated"}  # of those that serve no pictures, on which of the awkward networks
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +58,7 @@ def test_the_far_device_computes_and_does_not_mix():
 
 @pytest.mark.parametrize("slug", [*SLUGS, "the control"])
 def test_training_takes_place_where_it_is_told_to(slug, network, task):
+    network, task = subject(ELSEWHERE[slug]) if slug in ELSEWHERE else (network, task)
     goal = "compress" if slug == "the control" else catalogue.method(slug).goal
     trial = control_trial(BUDGET, 0) if slug == "the control" else trials_for(goal, [slug], BUDGET)[0]
     assert trains(trial)

@@ -84,13 +84,13 @@ class Quantiser(nn.Module):
             low = self.unrows(values.amin(1, keepdim=True).expand_as(values), x)
             high = self.unrows(values.amax(1, keepdim=True).expand_as(values), x)
             x = x.clamp(low, high)
-        return _straight(x, rounded)
+        return straight(x, rounded)
 
     def _scale(self) -> Tensor:
         """The learned scale (C, 1), rounded as it is stored, with a straight gradient."""
         assert isinstance(self.grid, Uniform)
         scale = self.learned if self.gradient == "lsq" else self.learned / (self.grid.highest - self.zero)
-        return _straight(scale, self.grid.stored(scale.detach()))
+        return straight(scale, self.grid.stored(scale.detach()))
 
     def _learning(self, rows: Tensor) -> Tensor:
         assert isinstance(self.grid, Uniform)
@@ -101,9 +101,9 @@ class Quantiser(nn.Module):
             scale = scale.detach()
         else:
             share = (rows.shape[1] * self.grid.highest) ** -0.5
-            scale = _straight(scale * share, scale.detach())
+            scale = straight(scale * share, scale.detach())
             steps = torch.clamp(rows / scale, low, high)
-        return _straight(steps, steps.detach().round()) * scale
+        return straight(steps, steps.detach().round()) * scale
 
     def right_inverse(self, x: Tensor) -> Tensor:
         if self.gradient in ("pact", "lsq"):
@@ -127,7 +127,7 @@ class Quantiser(nn.Module):
         return rows.reshape(moved.shape).movedim(0, self.channel)
 
 
-def _straight(x: Tensor, rounded: Tensor) -> Tensor:
+def straight(x: Tensor, rounded: Tensor) -> Tensor:
     """The rounded values to the bit, with the gradient of x."""
     return rounded.detach() + (x - x.detach())
 
