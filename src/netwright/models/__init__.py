@@ -26,6 +26,7 @@ _HOMES = {
     "lstm": "netwright.models.lstm:LSTM",
     "text-transformer": "netwright.models.text_transformer:TextTransformer",
     "causal-transformer": "netwright.models.causal_transformer:CausalTransformer",
+    "vanillanet": "netwright.models.vanillanet:VanillaNet",
 }
 
 

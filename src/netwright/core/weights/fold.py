@@ -55,7 +55,7 @@ def fold(network: nn.Module, example: Inputs) -> nn.Module:
     graph = trace(network, example)
     modules = dict(network.named_modules())
     for layer, norm in _pairs(graph, modules):
-        _absorb(modules[layer], modules[norm])
+        absorb(modules[layer], modules[norm])
         parent, _, name = norm.rpartition(".")
         setattr(modules[parent], name, nn.Identity())
     return network
@@ -101,7 +101,7 @@ def _shared(graph: Graph, modules: dict[str, nn.Module], name: str) -> bool:
 
 
 @torch.no_grad()
-def _absorb(layer: nn.Module, norm: nn.Module) -> None:
+def absorb(layer: nn.Module, norm: nn.Module) -> None:
     """w' = w g / sqrt(v + eps), b' = (b - m) g / sqrt(v + eps) + beta."""
     weight, mean = _tensor(layer.weight), _tensor(norm.running_mean)
     variance = _tensor(norm.running_var)
