@@ -165,7 +165,7 @@ def untried(tried: Sequence[str]) -> list[dict[str, str]]:
     return [
         {"slug": row.slug, "why": "not among the methods that improve tries by default; name it with --methods"
          if not row.improve else "no time was left for it (a larger --budget), or other methods were asked for"}
-        for row in catalogue.of_goal("compress") if row.slug not in tried
+        for row in catalogue.of_goal("compress") if row.slug not in tried and row.contract == "Transform"
     ]  # fmt: skip
 
 
