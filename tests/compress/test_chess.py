@@ -16,10 +16,11 @@ from torch import nn
 
 from netwright.compress.chess import Chess, realised
 from netwright.compress.chess.calibrate import Averaged, Pooled
-from netwright.compress.chess.find import attention, gated
+from netwright.compress.chess.find import attention
 from netwright.compress.chess.layers import ACTIVATIONS, Gate, GateAndUp, SparseInput, Up
 from netwright.core.budget import Budget
 from netwright.core.errors import BadInput, NotApplicable
+from netwright.core.graph.feeds import gated
 from netwright.core.graph.trace import trace
 from netwright.core.measure.cost import macs
 from netwright.core.network import seeded

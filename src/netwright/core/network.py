@@ -76,6 +76,17 @@ def evaluating(network: nn.Module) -> Iterator[nn.Module]:
 
 
 @contextmanager
+def without_fast_path() -> Iterator[None]:
+    """Torch's own encoder layers run their parts, where hooks see them."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
+
+
+@contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Torch's global random numbers start from `seed` inside the block and are as before afterwards."""
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []

@@ -10,7 +10,7 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from netwright.core.errors import BadInput
 from netwright.core.weights.grids import Binary, Codebook, PowerOfTwo, Ternary, Uniform
-from netwright.core.weights.parametrise import LowRank, Mask, Quantiser, bake
+from netwright.core.weights.parametrise import LowRank, LowRankChange, Mask, Quantiser, bake
 from netwright.core.weights.ranges import LeastSquares, Percentile, minmax
 
 GRIDS = [
@@ -210,6 +210,22 @@ def test_low_rank_starts_at_the_best_approximation_and_learns_its_factors() -> N
     assert sum(p.numel() for p in layer.parametrizations.parameters()) == 4 * (10 + 72)
     layer(torch.rand(1, 8, 5, 5)).sum().backward()
     assert all(p.grad is not None for p in layer.parametrizations.parameters())
+
+
+def test_a_change_of_low_rank_starts_at_nothing_and_is_merged() -> None:
+    layer = nn.Conv2d(8, 10, 3)
+    w = layer.weight.detach().clone()
+    layer.requires_grad_(False)
+    change = LowRankChange(2, w.shape)
+    parametrize.register_parametrization(layer, "weight", change)
+    assert torch.equal(layer.weight, w)
+    layer(torch.rand(1, 8, 5, 5)).sum().backward()
+    assert change.left.grad.any()
+    with torch.no_grad():
+        change.left.normal_()
+    merged = bake(layer).weight - w
+    torch.testing.assert_close(merged.flatten(1), 2 * change.left @ change.right)
+    assert torch.linalg.matrix_rank(merged.flatten(1), rtol=1e-4) == 2
 
 
 def test_a_constant_tensor_does_not_divide_by_zero() -> None:

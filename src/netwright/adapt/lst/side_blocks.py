@@ -20,9 +20,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from netwright.adapt.lst.stack import Call, first, without_fast_path
+from netwright.adapt.lst.stack import Call, first
 from netwright.core.errors import NotApplicable
-from netwright.core.network import evaluating
+from netwright.core.network import evaluating, without_fast_path
 
 _COUNT = re.compile(r"(^|_)(heads?|groups)$")
 _SIZE = re.compile(r"dim$|size$|features$|^d_|^embed|hidden|width$|_shape$|^n[xf]$")

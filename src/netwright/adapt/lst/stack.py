@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from netwright.core.errors import NotApplicable
-from netwright.core.network import Inputs, call, device_of, evaluating, move
+from netwright.core.network import Inputs, call, device_of, evaluating, move, without_fast_path
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,17 +137,6 @@ def _record(network: nn.Module, example: Inputs, blocks: list[nn.Module]) -> _Ru
         for handle in handles:
             handle.remove()
     return runs
-
-
-@contextmanager
-def without_fast_path() -> Iterator[None]:
-    """Torch's own encoder layers run their parts, where hooks see them."""
-    before = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(before)
 
 
 def _embedding(network: nn.Module, runs: _Runs, block: nn.Module, width: int) -> tuple[str, int] | None:

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from netwright.compress.chess.calibrate import Averaged, Pooled, Thresholds, thresholds
-from netwright.compress.chess.find import Gated, attention, gated
+from netwright.compress.chess.find import attention
 from netwright.compress.chess.layers import Gate, GateAndUp, Handed, SparseInput, Up
 from netwright.core import progress
 from netwright.core.budget import Budget, in_time, within
 from netwright.core.errors import BadInput, NotApplicable
+from netwright.core.graph.feeds import Feed, gated
 from netwright.core.graph.trace import trace
 from netwright.core.measure.difference import relative_error
 from netwright.core.network import Inputs, call, clone, device_of, evaluating, move
@@ -78,7 +79,7 @@ class Chess:
             self._remark(realised(made, take(task.val, self.examples)))
         return made
 
-    def _found(self, network: nn.Module, task: Task) -> tuple[list[Gated], list[str]]:
+    def _found(self, network: nn.Module, task: Task) -> tuple[list[Feed], list[str]]:
         graph = trace(network, task.example(2))
         feeds = gated(network, graph)
         if not feeds:
@@ -99,7 +100,7 @@ class Chess:
             progress.remark("no faster without numba: pip install 'netwright[kernels]'")
 
 
-def install(network: nn.Module, feeds: Sequence[Gated], found: Thresholds, example: Inputs) -> None:
+def install(network: nn.Module, feeds: Sequence[Feed], found: Thresholds, example: Inputs) -> None:
     """Put layers with these thresholds in the place of the network's own; first with thresholds of 0, to see that they
     compute the same. example: inputs for that."""
     inputs = move(example, device_of(network))
@@ -114,7 +115,7 @@ def install(network: nn.Module, feeds: Sequence[Gated], found: Thresholds, examp
         placed[name].copy_(values.to(placed[name]).clamp_min(least).expand_as(placed[name]))
 
 
-def _replace(network: nn.Module, feeds: Sequence[Gated], lines: Sequence[str]) -> dict[str, Tensor]:
+def _replace(network: nn.Module, feeds: Sequence[Feed], lines: Sequence[str]) -> dict[str, Tensor]:
     """Layers whose thresholds are all but 0, by name those that have a threshold to be set."""
     placed: dict[str, Tensor] = {}
     for feed in feeds:

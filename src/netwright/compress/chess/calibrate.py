@@ -9,10 +9,10 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from netwright.compress.chess.find import Gated
 from netwright.compress.chess.layers import ACTIVATIONS
 from netwright.core import progress
 from netwright.core.budget import Meter
+from netwright.core.graph.feeds import Feed
 from netwright.core.network import batch_size, call, device_of, evaluating, move
 from netwright.core.split import Split
 from netwright.core.taps import Taps, watching
@@ -78,7 +78,7 @@ class Thresholds:
 
 def thresholds(
     network: nn.Module,
-    feeds: Sequence[Gated],
+    feeds: Sequence[Feed],
     lines: Sequence[str],
     split: Split,
     meter: Meter,
@@ -108,7 +108,7 @@ def thresholds(
     )
 
 
-def _means(network: nn.Module, feeds: Sequence[Gated], split: Split, meter: Meter) -> dict[str, Tensor]:
+def _means(network: nn.Module, feeds: Sequence[Feed], split: Split, meter: Meter) -> dict[str, Tensor]:
     """Mean |u| of every channel (H,), by the name of the gate."""
     of_up = {feed.up: feed for feed in feeds}
     sums: dict[str, Tensor] = {}
@@ -125,7 +125,7 @@ def _means(network: nn.Module, feeds: Sequence[Gated], split: Split, meter: Mete
     return {feed.gate: (sums[feed.up] / rows[feed.up]).float() for feed in feeds}
 
 
-def _half(output: Tensor, feed: Gated, first: bool) -> Tensor:
+def _half(output: Tensor, feed: Feed, first: bool) -> Tensor:
     """The gate's or the up projection's part (..., H) of what its layer gives."""
     if feed.gate != feed.up:
         return output

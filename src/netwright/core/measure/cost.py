@@ -18,7 +18,16 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from netwright.core.measure.latency import Latency, latency
 from netwright.core.measure.machine import instruction_sets, processor_name
-from netwright.core.network import Inputs, as_tuple, call, device_of, evaluating, move, parameter_count
+from netwright.core.network import (
+    Inputs,
+    as_tuple,
+    call,
+    device_of,
+    evaluating,
+    move,
+    parameter_count,
+    without_fast_path,
+)
 
 __all__ = [
     "Cost", "Latency", "cost", "instruction_sets", "latency", "macs", "peak_activation_bytes",
@@ -103,17 +112,15 @@ def peak_activation_bytes(network: nn.Module, inputs: Inputs) -> int:
 def _plain_operators() -> Iterator[None]:
     """Fused kernels (oneDNN and cuDNN recurrence, the fast path of attention) fall apart into what they compute."""
     kernels: tuple[Any, ...] = (torch.backends.mkldnn, torch.backends.cudnn)
-    fast = torch.backends.mha.get_fastpath_enabled()
     before = [kernel.enabled for kernel in kernels]
     try:
         for kernel in kernels:
             kernel.enabled = False
-        torch.backends.mha.set_fastpath_enabled(False)
-        yield
+        with without_fast_path():
+            yield
     finally:
         for kernel, enabled in zip(kernels, before, strict=True):
             kernel.enabled = enabled
-        torch.backends.mha.set_fastpath_enabled(fast)
 
 
 def _attention(query: Any, key: Any, value: Any, *_: Any, out_shape: Any = None, **__: Any) -> int:

@@ -164,6 +164,26 @@ class LowRank(nn.Module):
         return (u[:, : self.rank] * root).contiguous(), (root[:, None] * v[: self.rank]).contiguous()
 
 
+class LowRankChange(nn.Module):
+    """A tensor (m, ...), itself left as it is, plus scale * (m, r) (r, n): low-rank adaptation (arXiv 2106.09685).
+    Nothing is added at the start. Train this module's parameters alone.
+    """
+
+    def __init__(self, rank: int, shape: torch.Size, scale: float = 2.0) -> None:
+        super().__init__()
+        rows, columns = shape[0], shape[1:].numel()
+        self.left = nn.Parameter(torch.zeros(rows, rank))
+        self.right = nn.Parameter(torch.empty(rank, columns))
+        nn.init.kaiming_uniform_(self.right, a=5**0.5)
+        self.scale = scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.scale * (self.left @ self.right).reshape(x.shape)
+
+    def right_inverse(self, x: Tensor) -> Tensor:
+        return x
+
+
 def bake(network: nn.Module) -> nn.Module:
     """A copy whose parametrised tensors are plain ones with their present values (weight norm too)."""
     network = clone(network)
