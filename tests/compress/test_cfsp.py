@@ -496,6 +496,27 @@ def test_a_network_that_notices_is_refused():
         Cfsp(ratio=0.5)(Stream(Particular()).eval(), vectors(), Budget())
 
 
+class Wild(Ungated):
+    """Makes much of a rounding."""
+
+    def forward(self, x):
+        return torch.sin(3e3 * super().forward(x))
+
+
+def test_roundings_that_grow_are_no_difference():
+    with seeded(0):
+        network = Stream(Wild(), Wild()).eval()
+    keep = [torch.arange(1, HIDDEN, 2)] * 2
+    graph, found = found_in(network, vectors())
+    x = vectors().example(2)[0]
+    small = narrowed(network, graph, found, keep, x)
+    with torch.no_grad():
+        assert (small(x) - silenced(network, found, keep, x)).abs().max() > 1e-3
+        for exact in (network, small):
+            exact.double()
+        torch.testing.assert_close(small(x.double()), silenced(network, found, keep, x.double()))
+
+
 @pytest.mark.parametrize(
     "fields", [{"ratio": 1.0}, {"ratio": -0.1}, {"examples": 0}, {"round_to": 0}, {"rank": 0}]
 )
