@@ -16,10 +16,11 @@ from torch import nn
 from netwright.compress.cfsp import Cfsp, narrowed, silenced
 from netwright.compress.cfsp.find import blocks
 from netwright.compress.cfsp.measure import angle, measure
-from netwright.compress.cfsp.recover import ranks
+from netwright.compress.cfsp.recover import ranks, recovered
 from netwright.compress.cfsp.widths import counts, multiple, scores, shares
 from netwright.core.budget import Budget
 from netwright.core.errors import BadInput, NotApplicable
+from netwright.core.fit import Fit
 from netwright.core.graph.trace import trace
 from netwright.core.measure.cost import macs
 from netwright.core.network import seeded
@@ -128,9 +129,9 @@ def numpy_of(tensor):
 @pytest.mark.parametrize("as_released", [False, True])
 def test_widths_and_units_are_those_of_the_formulas(as_released):
     network, task = decoder(), language()
-    done = Cfsp(ratio=0.5, a=0.5, b=0.7, c=1.3, as_released=as_released, examples=100)(
-        network, task, Budget()
-    )
+    method = Cfsp(ratio=0.5, a=0.5, b=0.7, c=1.3, as_released=as_released, examples=100)
+    _, found = of_decoder()
+    keep = method.kept(network, found, measure(network, found, task.train, Budget().start()))
     angles, kept_scores = [], []
     with torch.no_grad():
         double = copy.deepcopy(network).double()
@@ -157,17 +158,29 @@ def test_widths_and_units_are_those_of_the_formulas(as_released):
     share = 0.5 * s / s.mean()
     assert share.max() < 1
     assert np.ptp(share) > 0.2
-    widths = [block.feed.gate.weight.shape[0] for block in done.blocks]
+    widths = [len(kept) for kept in keep]
     assert all(width % 2 == 0 for width in widths)
     assert sum(widths) == 3 * HIDDEN / 2
     np.testing.assert_allclose(widths, share * HIDDEN, atol=2)
-    for old, new, score, width in zip(network.blocks, done.blocks, kept_scores, widths, strict=True):
-        kept = np.sort(np.argsort(-score)[:width])
+    assert np.ptp(widths) >= 4
+    for kept, score in zip(keep, kept_scores, strict=True):
+        assert np.array_equal(kept, np.sort(np.argsort(-score)[: len(kept)]))
+
+
+def test_the_layers_of_what_stays_by_the_examples_that_a_budget_allows():
+    network, task = decoder(), language()
+    method = Cfsp(ratio=0.5, seed=1)
+    done, (_, found) = method(network, task, Budget(samples=2)), of_decoder()
+    seen = [measure(network, found, take(task.train, 2, seed), Budget().start()) for seed in (1, 0)]
+    keep, other = (method.kept(network, found, each) for each in seen)
+    assert any(not torch.equal(a, b) for a, b in zip(keep, other, strict=True))
+    for old, new, kept in zip(network.blocks, done.blocks, keep, strict=True):
         assert torch.equal(new.feed.gate.weight, old.feed.gate.weight[kept])
         assert torch.equal(new.feed.up.weight, old.feed.up.weight[kept])
         assert torch.equal(new.feed.down.weight, old.feed.down.weight[:, kept])
-        assert (new.feed.gate.out_features, new.feed.down.in_features) == (width, width)
-    assert np.ptp(widths) >= 4
+        assert (
+            new.feed.gate.out_features == new.feed.up.out_features == new.feed.down.in_features == len(kept)
+        )
 
 
 @settings(max_examples=12, deadline=None)
@@ -397,33 +410,29 @@ def test_one_pass_over_some_examples():
     assert not torch.allclose(part.angles, whole.angles)
 
 
-@pytest.mark.parametrize(("seed", "fields", "budget"), [(0, {"examples": 2}, {}), (1, {}, {"samples": 2})])
-def test_examples_are_drawn_and_counted(seed, fields, budget):
-    network, task = decoder(), language()
-    method = Cfsp(ratio=0.5, seed=seed, **fields)
-    done, (_, found) = method(network, task, Budget(**budget)), of_decoder()
-    keep = method.kept(network, found, measure(network, found, take(task.train, 2, seed), Budget().start()))
-    for old, new, kept in zip(network.blocks, done.blocks, keep, strict=True):
-        assert torch.equal(new.feed.up.weight, old.feed.up.weight[kept])
-    other = measure(network, found, take(task.train, 2, 1 - seed), Budget().start())
-    assert any(not torch.equal(a, b) for a, b in zip(keep, method.kept(network, found, other), strict=True))
-
-
 def test_recovery_learns_low_rank_changes_of_the_blocks_alone():
     network = decoder()
     draw = torch.Generator().manual_seed(0)
     tokens = (torch.randint(IDS, (96, 1), generator=draw) + torch.arange(LENGTH + 1)) % IDS  # one counts up
     parts = [ArraySplit((t[:, :-1],), t[:, 1:]) for t in tokens.split(32)]
     task = Task("counting", "classification", *parts, IDS, meaning="tokens")
-    before = Cfsp(ratio=0.5)(network, task, Budget())
-    after = Cfsp(ratio=0.5, epochs=6, lr=3e-2, rank=2, batch_size=8)(network, task, Budget())
+    method = Cfsp(ratio=0.5, examples=20, epochs=4, lr=5e-2, rank=2, batch_size=8, seed=3)
+    network = copy.deepcopy(network)
+    network.token.weight.requires_grad_(False)
+    after, (graph, found) = method(network, task, Budget()), of_decoder()
+    seen = measure(network, found, take(task.train, 20, 3), Budget().start())
+    before = narrowed(network, graph, found, method.kept(network, found, seen), task.example(2))
     loss = lambda net: task.loss(net(task.test.inputs[0]), task.test.targets).item()
     assert loss(after) < loss(before) - 0.3
-    assert after.state_dict().keys() == before.state_dict().keys()
-    assert all(p.requires_grad for p in after.parameters())
-    _, found = of_decoder()
-    wanted = ranks(measure(network, found, task.train, Budget().start()).angles, 2)
+    wanted = ranks(seen.angles, 2)
     assert len(set(wanted)) > 1
+    fit, meter = Fit(epochs=4, lr=5e-2, batch_size=8, weight_decay=0.0, seed=3), Budget().start()
+    by_hand = recovered(before, found, wanted, task, fit, meter)
+    assert meter.samples == 4 * 32
+    assert after.state_dict().keys() == before.state_dict().keys() == by_hand.state_dict().keys()
+    for name, tensor in by_hand.named_parameters():
+        torch.testing.assert_close(after.get_parameter(name), tensor, atol=1e-5, rtol=1e-4)
+        assert after.get_parameter(name).requires_grad == (name != "token.weight")
     for name, old in before.named_parameters():
         change = (after.get_parameter(name) - old).detach()
         if old.dim() < 2 or not name.startswith("blocks."):

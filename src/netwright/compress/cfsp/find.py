@@ -73,7 +73,7 @@ def _streams(network: nn.Module, example: Inputs, names: Iterable[str]) -> dict[
         def ran(_: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
             given, gave = given_and_gave(args, kwargs, output)
             alike = given is not None and gave is not None and given.shape == gave.shape
-            shapes.setdefault(name, []).append(tuple(gave.shape) if alike and gave is not None else ())
+            shapes.setdefault(name, []).append(tuple(given.shape) if alike else ())  # type: ignore[union-attr]
 
         return ran
 
