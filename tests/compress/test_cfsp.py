@@ -537,6 +537,7 @@ def test_settings_that_mean_nothing(fields):
 def test_a_single_feed_forward_is_a_block_of_the_whole():
     """The importance of one block alone decides nothing."""
     network = Stream(Ungated()).eval()
+    assert [block.name for block in found_in(network, vectors())[1]] == ["made.0"]
     done = Cfsp(ratio=0.25)(network, vectors(), Budget())
     assert done.made[0].first.out_features == 24
     half = Cfsp(ratio=0.25)(copy.deepcopy(network).bfloat16(), vectors(torch.bfloat16), Budget())
