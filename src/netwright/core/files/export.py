@@ -26,6 +26,7 @@ from netwright.core.network import clone
 from netwright.core.quiet import quiet, silent
 from netwright.core.signature import SIGNATURE, Input, Signature
 from netwright.core.split import Normalise
+from netwright.core.weights.binary import PackedSigns
 from netwright.core.weights.bits import PackedBits
 from netwright.core.weights.packed import ONNX_TRANSLATIONS, Packed
 
@@ -224,7 +225,7 @@ def _onnx_bytes(
     buffer: Any = io.BytesIO()
     if program is not None:
         with quiet(), torch.no_grad():
-            packed = any(isinstance(module, (Packed, PackedBits)) for module in subject.modules())
+            packed = any(isinstance(m, (Packed, PackedBits, PackedSigns)) for m in subject.modules())
             made: Any = torch.onnx.export(
                 program, (), dynamo=True, opset_version=OPSET, verbose=False, input_names=given,
                 output_names=outputs, custom_translation_table=dict(_TRANSLATIONS), optimize=not packed,
@@ -233,7 +234,7 @@ def _onnx_bytes(
                 import onnxscript.optimizer
                 import onnxscript.rewriter.onnx_fusions
 
-                few = any(isinstance(module, PackedBits) for module in subject.modules())
+                few = any(isinstance(m, (PackedBits, PackedSigns)) for m in subject.modules())
                 limit = _FOLDED_BITS if few else _FOLDED
                 onnxscript.optimizer.optimize_ir(made.model, input_size_limit=limit)
                 onnxscript.rewriter.onnx_fusions.fuse(made.model)

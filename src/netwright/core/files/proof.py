@@ -47,18 +47,26 @@ def prove(subject: nn.Module, inputs: tuple[Tensor, ...], path: Path, dynamic: b
 
 
 def _quantises(graph: onnx.GraphProto) -> bool:
-    """Whether a file rounds what it computes to 8 bits: by ONNX's own operators, or, as an 8-bit program that was
-    written here and read again does, by Round beside weights of int8."""
+    """Whether a file rounds what it computes, to 8 bits or to signs: by ONNX's own operators, by Round beside weights
+    of int8, as an 8-bit program does that was written here and read again, or by comparing beside weights of bits."""
     operators = {node.op_type for node in graph.node}
-    packed = any(weight.data_type == onnx.TensorProto.INT8 for weight in graph.initializer)
-    return bool(operators & _QUANTISING) or ("Round" in operators and packed)
+    types = {weight.data_type for weight in graph.initializer}
+    return (
+        bool(operators & _QUANTISING)
+        or ("Round" in operators and onnx.TensorProto.INT8 in types)
+        or ("GreaterOrEqual" in operators and onnx.TensorProto.UINT8 in types)
+    )
 
 
 def _counts(program: torch.export.ExportedProgram) -> bool:
-    """Whether a program rounds to 8 bits between layers, as integer kernels do (core/files/int8_arithmetic.py)."""
-    values = [node.meta.get("val") for node in program.graph.nodes if node.op == "call_function"]
+    """Whether a program rounds between layers: to 8 bits, as integer kernels do (core/files/int8_arithmetic.py), or to
+    signs (core/weights/binary.py)."""
+    called = [node for node in program.graph.nodes if node.op == "call_function"]
+    values = [node.meta.get("val") for node in called]
     codes = any(isinstance(value, Tensor) and value.dtype is torch.uint8 for value in values)
-    return codes and any(tensor.dtype is torch.int8 for tensor in program.state_dict.values())
+    compared = any(node.target is torch.ops.aten.ge.Tensor for node in called)
+    held = {tensor.dtype for tensor in program.state_dict.values()}
+    return (codes and torch.int8 in held) or (compared and torch.uint8 in held)
 
 
 def _runner(path: Path) -> tuple[Callable[[tuple[Tensor, ...]], list[Tensor]], float]:

@@ -50,11 +50,9 @@ def unpack(packed: list[Tensor], bits: int, count: int) -> Tensor:
 
 def _digits(bytes_: Tensor, width: int) -> Tensor:
     """Whole numbers from 0 to 255 (m,) taken apart: (m 8 / width,), the lowest first."""
-    digits = []
-    for place in range(0, 8, width):
-        rest = (bytes_ * 2.0**-place).floor()
-        digits.append(rest - (rest * 2.0**-width).floor() * 2.0**width)
-    return torch.stack(digits, 1).reshape(-1)
+    places = torch.tensor([2.0**-place for place in range(0, 8, width)], device=bytes_.device)
+    rest = (bytes_[:, None] * places).floor()
+    return (rest - (rest * 2.0**-width).floor() * 2.0**width).reshape(-1)
 
 
 class PackedBits(nn.Module):
