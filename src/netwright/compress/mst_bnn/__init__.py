@@ -41,13 +41,13 @@ class MstBnn:
     that `bibench` made has bits, which cannot be trained: it is planned as it is. `plans` shows each layer's tree, its
     operations and its depth. Raises NotApplicable where bibench does.
 
-    What this saves are operations of a circuit, where each of them is an adder. On a processor a word of 64 signs is
-    one operation, and the plan's additions, 32 to an instruction, are not faster than words unless d is well below a
-    tenth of n (measured in the claim). ONNX and .pt2 files hold the layers themselves and compute them directly.
+    What this saves are operations of a circuit, where each of them is an adder. On a processor 64 signs are one
+    operation, in words, and following the plan takes about ten times as long as those (the claim has the figure).
+    ONNX and .pt2 files hold the layers themselves and compute them directly.
     """
 
     operator: Literal["bnn", "xnor", "dorefa", "bireal", "xnor++", "react", "recu", "fda"] = "bireal"
-    penalty: float = 0.1
+    penalty: float = 1.0
     warm: float = 0.3
     every: int = 100
     towards: Towards = "tree"

@@ -33,8 +33,8 @@ class Reused(nn.Module):
     def __init__(self, layer: BinaryConv | BinaryLinear, tree: Tree) -> None:
         super().__init__()
         self.layer = layer
-        self.register_buffer("parent", tree.parent)
-        self.register_buffer("order", tree.order)
+        self.register_buffer("parent", tree.parent.to(layer.codes.device))
+        self.register_buffer("order", tree.order.to(layer.codes.device))
         self.depth = tree.depth
 
     def rows(self) -> Tensor:
@@ -43,7 +43,8 @@ class Reused(nn.Module):
 
     def plan(self) -> Plan:
         """Made from the bits, and kept as long as they stay."""
-        return self.layer.kept("plan", lambda: plan(self.rows(), Tree(self.parent, self.order, self.depth)))
+        tree = Tree(self.parent.cpu(), self.order.cpu(), self.depth)
+        return self.layer.kept("plan", lambda: plan(self.rows().cpu(), tree))
 
     def sums(self, x: Tensor) -> Tensor:
         """What the plan gives, as floats: (B, O, ...), or (..., O) of a linear layer."""

@@ -57,8 +57,9 @@ class PackedSigns(nn.Module):
         return torch.where(x >= least, one, -one)
 
     def kept(self, key: Any, make: Any) -> Any:
-        """What is made from the weights once and again when they have changed; never part of a file."""
-        now = (self.codes.data_ptr(), self.codes._version)
+        """What is made from the layer's tensors once, and again when they are others; never part of a file."""
+        parts = (self.codes, self.threshold, self.scale, *(() if self.bias is None else (self.bias,)))
+        now = (self.codes._version, *(part.data_ptr() for part in parts))
         if self._ready.get("of") != now:
             self._ready = {"of": now}
         if key not in self._ready:
@@ -101,7 +102,7 @@ class BinaryConv(PackedSigns):
         two = lambda values, first: (first, *values) if flat else tuple(values)
         return xnor.Window(
             two(self.shape[2:], 1), two(self.stride, 1), two(self.padding, 0), two(self.dilation, 1)
-        )  # fmt: skip
+        )
 
     def sums(self, x: Tensor) -> Tensor:
         """Whole numbers (B, O, [H',] W'), in the form on floats."""
@@ -111,18 +112,18 @@ class BinaryConv(PackedSigns):
     def forward(self, x: Tensor) -> Tensor:
         if not xnor.serves(x) or x.dim() != len(self.shape):
             return self.finished(self.sums(x))
-        image, window = x.unsqueeze(2) if x.dim() == 3 else x, self.window
+        image = x.unsqueeze(2) if x.dim() == 3 else x
         size = tuple(image.shape[2:])
-        words, kernel = self.kept("words", self._words)
-        base, kind = self.kept(size, lambda: xnor.borders(kernel, window, size))
-        out = torch.ops.netwright.binary_conv(
-            image, self.threshold, words, base, kind, self.scale, self._shift(), [n for part in window for n in part]
-        )  # fmt: skip
+        out = xnor.binary_conv(image, *self.kept(size, lambda: self._held(size)))
         return out.squeeze(2) if x.dim() == 3 else out
 
-    def _words(self) -> tuple[Tensor, Tensor]:
-        kernel = self.weight().unsqueeze(2) if len(self.shape) == 3 else self.weight()
-        return xnor.convolution_words(kernel), kernel
+    def _held(self, size: tuple[int, ...]) -> tuple[xnor.Held, tuple[int, ...]]:
+        """For images of this size."""
+        kernel, window = self.weight(), self.window
+        kernel = kernel.unsqueeze(2) if len(self.shape) == 3 else kernel
+        words, borders = xnor.convolution_words(kernel), xnor.borders(kernel, window, size)
+        held = xnor.Held.of(self.threshold, words, *borders, self.scale, self._shift())
+        return held, tuple(n for part in window for n in part)
 
 
 class BinaryLinear(PackedSigns):
@@ -135,8 +136,9 @@ class BinaryLinear(PackedSigns):
     def forward(self, x: Tensor) -> Tensor:
         if not xnor.serves(x):
             return self.finished(self.sums(x))
-        words = self.kept("words", lambda: xnor.packed(self.weight()).t().contiguous())
-        out = torch.ops.netwright.binary_linear(
-            x.reshape(-1, x.shape[-1]), self.threshold, words, self.scale, self._shift()
-        )
-        return out.view(*x.shape[:-1], -1)
+        held = self.kept("held", self._held)
+        return xnor.binary_linear(x.reshape(-1, x.shape[-1]), held).view(*x.shape[:-1], -1)
+
+    def _held(self) -> xnor.Held:
+        words = xnor.packed(self.weight()).t().contiguous()
+        return xnor.Held.of(self.threshold, words, self.scale, self._shift())

@@ -50,7 +50,7 @@ def unpack(packed: list[Tensor], bits: int, count: int) -> Tensor:
 
 def _digits(bytes_: Tensor, width: int) -> Tensor:
     """Whole numbers from 0 to 255 (m,) taken apart: (m 8 / width,), the lowest first."""
-    places = torch.tensor([2.0**-place for place in range(0, 8, width)], device=bytes_.device)
+    places = torch.tensor([2.0**-place for place in range(0, 8, width)]).to(bytes_.device)
     rest = (bytes_[:, None] * places).floor()
     return (rest - (rest * 2.0**-width).floor() * 2.0**width).reshape(-1)
 

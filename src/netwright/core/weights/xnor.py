@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 from torch.utils.flop_counter import register_flop_formula
 
 from netwright.core.errors import MissingExtra
@@ -86,6 +87,57 @@ def borders(signs: Tensor, window: Window, size: Sequence[int]) -> tuple[Tensor,
     return torch.from_numpy(base), torch.from_numpy(kind.reshape(-1))
 
 
+class Held(NamedTuple):
+    """What an operator reads besides its input: as tensors, and the same memory as arrays, since asking for it costs as
+    much as a small layer."""
+
+    tensors: tuple[Tensor, ...]
+    arrays: tuple[Any, ...]
+
+    @classmethod
+    def of(cls, *tensors: Tensor) -> Held:
+        kept = tuple(t.detach().contiguous() for t in tensors)
+        arrays = [t.numpy() for t in kept]
+        return cls(kept, tuple(a.view(np.uint64) if i == 1 else a for i, a in enumerate(arrays)))
+
+
+def binary_conv(x: Tensor, held: Held, window: tuple[int, ...]) -> Tensor:
+    """x (B, C, H, W) -> (B, O, Ho, Wo). held: threshold (C,), words (`convolution_words`), base and kind (`borders`),
+    scale and shift (O,). window: a Window's numbers in a row."""
+    if _get_current_dispatch_mode() is not None:  # somebody counts operators
+        return torch.ops.netwright.binary_conv(x, *held.tensors, window)
+    return _convolve(x, held.arrays, window)
+
+
+def binary_linear(x: Tensor, held: Held) -> Tensor:
+    """x (R, C) -> (R, O). held: threshold (C,), words (K, O) (`packed`, turned over), scale and shift (O,)."""
+    if _get_current_dispatch_mode() is not None:
+        return torch.ops.netwright.binary_linear(x, *held.tensors)
+    return _multiply(x, held.arrays)
+
+
+def _convolve(x: Tensor, arrays: tuple[Any, ...], window: tuple[int, ...]) -> Tensor:
+    threshold, words, base, kind, scale, shift = arrays
+    batch, channels, height, width = x.shape
+    out = x.new_empty(batch, len(words), len(kind), base.shape[2])
+    planes = np.empty((-(-channels // 64), height * width), np.uint64)
+    images, made, loops = _array(x).reshape(batch, channels, -1), out.numpy(), _loops()
+    for image, result in zip(images, made, strict=True):
+        loops.pack_channels(image, threshold, planes)
+        loops.convolve(planes, height, width, window, words, base, kind, scale, shift, result)
+    return out
+
+
+def _multiply(x: Tensor, arrays: tuple[Any, ...]) -> Tensor:
+    threshold, words, scale, shift = arrays
+    rows = np.empty((len(x), len(words)), np.uint64)
+    out, loops = x.new_empty(len(x), words.shape[1]), _loops()
+    loops.pack_rows(_array(x), threshold, rows)
+    loops.multiply(rows, words, x.shape[1], scale, shift, out.numpy())
+    return out
+
+
+# operators of torch, for whoever counts what runs
 torch.library.define(
     "netwright::binary_conv",
     "(Tensor x, Tensor threshold, Tensor words, Tensor base, Tensor kind, Tensor scale, Tensor shift, int[] window)"
@@ -98,34 +150,14 @@ torch.library.define(
 
 
 @torch.library.impl("netwright::binary_conv", "CPU")
-def _(
-    x: Tensor, threshold: Tensor, words: Tensor, base: Tensor, kind: Tensor, scale: Tensor, shift: Tensor,
-    window: list[int],
-) -> Tensor:  # fmt: skip
-    """x (B, C, H, W) -> (B, O, Ho, Wo). words: `convolution_words`; base, kind: `borders`; window: as a list."""
-    loops, (batch, channels, height, width) = _loops(), x.shape
-    out = x.new_empty(batch, len(words), len(kind), base.shape[2])
-    planes = np.empty((-(-channels // 64), height * width), np.uint64)
-    images, made = _array(x).reshape(batch, channels, -1), out.numpy()
-    rest = [_array(t) for t in (base, kind, scale, shift)]
-    least, codes, settings = _array(threshold), _array(words).view(np.uint64), tuple(window)
-    for image, result in zip(images, made, strict=True):
-        loops.pack_channels(image, least, planes)
-        loops.convolve(planes, height, width, settings, codes, *rest, result)
-    return out
+def _(x: Tensor, *rest: Any) -> Tensor:
+    *held, window = rest
+    return _convolve(x, Held.of(*held).arrays, tuple(window))
 
 
 @torch.library.impl("netwright::binary_linear", "CPU")
-def _(x: Tensor, threshold: Tensor, words: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """x (R, C), words (K, O): `packed`, turned over -> (R, O)."""
-    loops, (count, inputs) = _loops(), x.shape
-    rows = np.empty((count, len(words)), np.uint64)
-    out = x.new_empty(count, words.shape[1])
-    loops.pack_rows(_array(x), _array(threshold), rows)
-    loops.multiply(
-        rows, _array(words).view(np.uint64), inputs, _array(scale), _array(shift), out.numpy()
-    )  # fmt: skip
-    return out
+def _(x: Tensor, *held: Tensor) -> Tensor:
+    return _multiply(x, Held.of(*held).arrays)
 
 
 def _array(tensor: Tensor) -> Any:
