@@ -45,6 +45,8 @@ class BiBench:
     On the processor layers run in words of 64 signs (core/weights/xnor.py; numba, the extra `kernels`), sums equal to
     those of floats to the bit. ONNX and .pt2 files hold the bits too, but unpack them and compute in float, for no
     standard operator multiplies signs: there what this saves is bytes. Files cannot be trained on.
+
+    From Python, `Tracks` ranks the operators on networks of one's own, by the benchmark's six tracks.
     """
 
     operator: Literal["bnn", "xnor", "dorefa", "bireal", "xnor++", "react", "recu", "fda"] = "react"

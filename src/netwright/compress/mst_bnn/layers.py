@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import cache
 from typing import Any
 
@@ -67,7 +68,7 @@ class Reused(nn.Module):
         return out.squeeze(2) if x.dim() == 3 else out
 
     def forward(self, x: Tensor) -> Tensor:
-        if not xnor.serves(x) or self.rows().shape[1] >= _LARGEST:
+        if not xnor.serves(x) or math.prod(self.layer.shape[1:]) >= _LARGEST:
             return self.layer(x)
         return self.layer.finished(self.sums(x))
 
