@@ -168,6 +168,8 @@ def test_the_length_is_that_of_the_tree_and_its_gradient_draws_kernels_together(
         by_hand[j] -= rows[i] / (2 * 54 * 7)
     by_hand[0, 0] = 0
     torch.testing.assert_close(gradient, by_hand)
+    none = torch.zeros(0, dtype=torch.int64)
+    assert length(layer, (none, none)).item() == 0  # one output, and nothing to draw it to
 
 
 def packed_rows(layer: nn.Module) -> torch.Tensor:
