@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from netwright.core.files.export import export
 from netwright.core.files.load import load
+from netwright.core.files.proof import TOLERANCE_QUANTISED, _runner
 from netwright.core.measure.cost import stored_bytes
 from netwright.core.weights import xnor
 from netwright.core.weights.binary import BinaryConv, BinaryLinear
@@ -110,3 +111,6 @@ def test_files_hold_bits_and_load_back_equal(suffix, tmp_path):
     if suffix == ".onnx":
         assert written.bytes < 64 * 64 * 9 * 4 / 8
     assert torch.equal(load(written.path)(x), network(x))
+    assert (
+        _runner(written.path)[1] == TOLERANCE_QUANTISED
+    )  # a sign that falls the other way is no other network
