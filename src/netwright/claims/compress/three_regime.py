@@ -99,7 +99,7 @@ def judge(rows: list[dict[str, Any]]) -> Measured:
         notes=(
             "Where two retrained networks never part, the landscape has nothing to tell, whatever it could. Looked at: "
             f"outputs of a pair are alike (CKA of {min(r['cka'] for r in rows):.3f} and more), lines between them are "
-            "as flat as ends differ; the line and CKA are held against closed forms in the tests. Eight epochs of AdamW "
-            "2e-3 move a pruned network less than the paper's 160 of SGD 0.1, which is the next bed to try."
+            "as flat as ends differ; the line and CKA are held against closed forms in the tests. Eight epochs of "
+            "AdamW 2e-3 move a pruned network less than the paper's 160 of SGD 0.1, which is the next bed to try."
         ),
     )
