@@ -103,3 +103,14 @@ def test_several_inputs_as_a_variadic_argument() -> None:
     graph = trace(Sum(), (torch.randn(2, 3), torch.randn(2, 3)))
     assert graph.dynamic
     assert len(graph.inputs) == 2
+
+
+def test_what_torch_cannot_take_apart_is_not_applicable(monkeypatch) -> None:
+    network, x = nn.Sequential(nn.Linear(3, 4), nn.ReLU()).eval(), torch.randn(2, 3)
+
+    def fail(self, table):
+        raise AttributeError("has no '_guards_fn'\nand more")
+
+    monkeypatch.setattr(torch.export.ExportedProgram, "run_decompositions", fail)
+    with pytest.raises(NotApplicable, match="plain operators: has no '_guards_fn'$"):
+        trace(network, x, "core")

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from netwright.core.errors import NotApplicable
-from netwright.core.graph import trace
+from netwright.core.graph.trace import decomposed, trace
 from netwright.core.network import Inputs
 from netwright.core.quiet import quiet
 from netwright.core.weights.fold import fold
@@ -66,7 +66,7 @@ def functional(network: nn.Module, example: Inputs) -> fx.GraphModule:
     if not traced.dynamic:
         raise NotApplicable("this network can only be traced for one batch size")
     with quiet():
-        program = traced.program.run_decompositions({})
+        program = decomposed(traced.program, {})
     plain = editable(program, type(network).__name__)
     for parameter in plain.parameters():
         parameter.requires_grad_(False)

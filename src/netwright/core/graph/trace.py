@@ -38,8 +38,19 @@ def trace(network: nn.Module, example: Inputs, level: Level = "structure") -> Gr
     with evaluating(network), torch.no_grad(), _quiet():
         program = _export(network, inputs)
         if level == "core":
-            program = program.run_decompositions()
+            program = decomposed(program, None)
     return _read(network, program, level)
+
+
+def decomposed(
+    program: torch.export.ExportedProgram, table: dict[Any, Any] | None
+) -> torch.export.ExportedProgram:
+    """The program in other operators, by torch's own table where None is given; NotApplicable where torch cannot."""
+    try:
+        return program.run_decompositions(table)
+    except Exception as error:
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise NotApplicable(f"this network cannot be taken apart into plain operators: {reason}") from error
 
 
 def _export(network: nn.Module, inputs: tuple[Tensor, ...]) -> torch.export.ExportedProgram:
