@@ -123,6 +123,13 @@ def test_reused_sums_are_the_direct_ones_to_the_bit(layer, shape):
         x = x.detach()
 
 
+def test_sums_that_16_bits_cannot_hold_are_computed_directly():
+    for n in (2**15 - 1, 2**15):
+        layer = BinaryLinear(torch.ones(2, n), torch.zeros(n), torch.ones(2))
+        made = Reused(layer, minimum(distances(layer.weight())))
+        assert made(torch.ones(1, n)).tolist() == [[n, n]]
+
+
 def test_random_trees_are_trees_that_differ():
     parents = [at_random(12, seed).parent.tolist() for seed in (0, 0, 1)]
     assert parents[0] == parents[1] != parents[2]
