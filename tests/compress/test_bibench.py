@@ -325,3 +325,6 @@ def test_corruptions_are_what_they_say():
     torch.testing.assert_close(made["contrast"].std((1, 2, 3)), 0.5 * x.std((1, 2, 3)))
     torch.testing.assert_close(made["blur"][0, 1, 2, 3], x[0, 1, 1:4, 2:5].mean())
     torch.testing.assert_close(CORRUPTIONS["blur"](x[0], generator)[1, 2, 3], x[0, 1, 2, 2:5].mean())
+    # at the border, of what is there
+    torch.testing.assert_close(made["blur"][0, 1, 0, 5], x[0, 1, :2, 4:].mean())
+    torch.testing.assert_close(CORRUPTIONS["blur"](x[0], generator)[1, 2, 0], x[0, 1, 2, :2].mean())
