@@ -112,5 +112,5 @@ def test_what_torch_cannot_take_apart_is_not_applicable(monkeypatch) -> None:
         raise AttributeError("has no '_guards_fn'\nand more")
 
     monkeypatch.setattr(torch.export.ExportedProgram, "run_decompositions", fail)
-    with pytest.raises(NotApplicable, match="plain operators: has no '_guards_fn'$"):
+    with pytest.raises(NotApplicable, match=r"plain operators: has no '_guards_fn'$"):
         trace(network, x, "core")
