@@ -95,6 +95,21 @@ def test_sizes_and_settings():
     assert Vanilla().new_network(wide, data)(torch.randn(2, 1, 8, 8)).shape == (2, 5)
 
 
+def test_the_given_network_can_teach():
+    """By soft targets alone it learns a teacher's classes, which are not those of the data."""
+    data = task()
+
+    class Teacher(nn.Module):
+        def forward(self, x):
+            own = x.flatten(1) @ data.train.inputs[0].flatten(1)[:3].T
+            return own[:, [1, 2, 0]]
+
+    fit = Fit(epochs=10, batch_size=32, lr=2e-2)
+    made = Vanilla(size=6_000, alpha=1.0, fit=fit)(Teacher(), data, Budget())
+    x, y = data.test.inputs[0], data.test.targets
+    assert (made(x).argmax(1) == (y - 1) % 3).double().mean() > 0.8
+
+
 def test_what_it_refuses():
     given, data = build("mlp", (1, 8, 8), 3), task()
     rows = Task.from_arrays(torch.randn(40, 5), torch.arange(40) % 2)

@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
+from netwright.compress.parts.soft_targets import SoftTargets
 from netwright.core.budget import Budget, Meter
 from netwright.core.errors import BadInput, NotApplicable
-from netwright.core.fit import Fit, State
+from netwright.core.fit import Fit, Loss, State
 from netwright.core.network import call, device_of, evaluating, move, parameter_count, seeded
 from netwright.core.task import Task
 from netwright.core.weights.recalibrate import recalibrate
@@ -26,8 +27,9 @@ class Vanilla:
     multiplied out. What comes out is plain: convolutions, max pooling, ReLU and depthwise convolutions, no shortcut.
 
     size: parameters of the fused network, default a quarter of the given one's. depth: 5 to 13. series: see
-    `models.vanillanet`. deep: False trains the fused form itself, for comparison. The given network's weights play no
-    part: only its outputs' width, its device and its size. Images only; NotApplicable for anything else.
+    `models.vanillanet`. deep: False trains the fused form itself, for comparison. alpha, temperature: weight of what
+    the given network gives, as soft targets; its passes are charged. At 0 its weights play no part: only its outputs'
+    width, its device and its size. Images only; NotApplicable for anything else.
 
     Paper: 300 epochs of LAMB 3.5e-3 at batch 1024, weight decay 0.35, binary cross entropy, mixup 0.1, RandAugment,
     dropout 0.05, averaged weights 0.99996, the slope raised after each epoch until the 100th. Here AdamW on the task's
@@ -39,13 +41,16 @@ class Vanilla:
     series: int | None = None
     deep: bool = True
     over: float = 1 / 3
+    alpha: float = 0.0
+    temperature: float = 2.0
     fit: Fit = Fit(epochs=20, lr=3e-3, weight_decay=1e-2, warmup=1.0)  # noqa: RUF009  frozen
     seed: int = 0
 
     def __call__(self, network: nn.Module, task: Task, budget: Budget) -> nn.Module:
         meter = budget.start()
         made = self.new_network(network, task).to(device_of(network))
-        deep_training(made, task, replace(self.fit, seed=self.seed), meter, self.over)
+        soft = SoftTargets(self.temperature, self.alpha).by(network, task, meter) if self.alpha else None
+        deep_training(made, task, replace(self.fit, seed=self.seed), meter, self.over, soft)
         return made.fuse()
 
     def new_network(self, network: nn.Module, task: Task) -> VanillaNetwork:
@@ -70,7 +75,9 @@ class Vanilla:
         return made
 
 
-def deep_training(network: nn.Module, task: Task, fit: Fit, meter: Meter, over: float = 1 / 3) -> None:
+def deep_training(
+    network: nn.Module, task: Task, fit: Fit, meter: Meter, over: float = 1 / 3, loss: Loss | None = None
+) -> None:
     """Train in place while the slopes of a network (`models.vanillanet.Slope`) rise from 0 to exactly 1, linearly over
     the share `over` of the training, counted in steps or in what the budget allows, whichever ends first. Then batch
     statistics are measured anew, for running ones lag far behind after a short training."""
@@ -89,7 +96,7 @@ def deep_training(network: nn.Module, task: Task, fit: Fit, meter: Meter, over: 
         _set(network, min(1.0, max(done) / over))
 
     _set(network, 0.0)
-    fit(network, task, meter=meter, on_step=raise_slopes)
+    fit(network, task, meter=meter, on_step=raise_slopes, loss=loss)
     _set(network, 1.0)
     meter.spend(samples=recalibrate(network, task.train, seed=fit.seed))
 
