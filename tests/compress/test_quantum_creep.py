@@ -145,6 +145,7 @@ def test_what_is_swapped_at_each_level():
     assert kinds["level 2"] == [quanv, quanv, conv, "QuantumLinear"]
     assert made["level 2"].head.angles.shape == (3, 15)
     assert made["level 1"].b.stride == (2, 2)
+    assert not any(layer.bias.any() for layer in (made["level 1"].a, made["level 2"].head))
     torch.testing.assert_close(made["level 1"].a.angles, made["level 2"].a.angles)
     assert not torch.equal(made["level 0"].a.weight, network.a.weight)
     assert (

@@ -98,5 +98,5 @@ def test_names_are_checked():
 
 
 def test_what_was_not_tried_is_named():
-    slugs = [m.slug for m in catalogue.of_goal("compress")]
-    assert {u["slug"] for u in plan.untried(slugs[:1])} == set(slugs[1:])
+    slugs = [m.slug for m in catalogue.of_goal("compress") if m.contract == "Transform"]
+    assert {u["slug"] for u in plan.untried(slugs[:1])} == set(slugs[1:])  # an Analysis cannot be tried
