@@ -157,7 +157,7 @@ def test_what_is_swapped_at_each_level():
 def test_the_finding_says_what_each_swap_costs():
     found = QuantumCreep(epochs=4, steps=2)(Plain(), data())
     right = {row["level"]: row["accuracy"] for row in found.table()}
-    assert found.data["judged by"] == 30
+    assert found.data == {"trained on": 60, "judged by": 30}
     assert right["level 0"] > 0.5
     assert found.figures["lost at level 1"] == pytest.approx(right["level 0"] - right["level 1"])
     assert found.figures["lost at level 2"] == pytest.approx(right["level 0"] - right["level 2"])

@@ -67,7 +67,7 @@ class QuantumCreep:
             rows.append(
                 {"level": level, "accuracy": right, "parameters": parameter_count(made), **_replaced(made)}
             )
-        return _found(rows, len(task.test))
+        return _found(rows, {"trained on": len(task.train), "judged by": len(task.test)})
 
 
 def creep(
@@ -130,7 +130,7 @@ def _task(data: Split, outputs: int, seed: int) -> Task:
     return Task("creep", "classification", some, rest, rest, outputs)
 
 
-def _found(rows: list[dict[str, Any]], judged: int) -> Found:
+def _found(rows: list[dict[str, Any]], counts: dict[str, int]) -> Found:
     by = {row["level"]: row for row in rows}
     right = {level: row["accuracy"] for level, row in by.items()}
     figures = {f"accuracy, {level}": value for level, value in right.items()}
@@ -160,4 +160,4 @@ def _found(rows: list[dict[str, Any]], judged: int) -> Found:
         )
         return figure
 
-    return Found("quantum-creep", f"{said}.", figures, rows, draw, {"judged by": judged})
+    return Found("quantum-creep", f"{said}.", figures, rows, draw, counts)
