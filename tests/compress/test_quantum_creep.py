@@ -154,6 +154,12 @@ def test_what_is_swapped_at_each_level():
     )
 
 
+def test_of_several_linear_layers_the_last_is_swapped():
+    network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(72, 4), nn.Linear(4, 3))
+    made = creep(network, (torch.randn(2, 1, 8, 8),), steps=2)["level 2"]
+    assert [type(m).__name__ for m in made] == ["Quanvolution", "Flatten", "Linear", "QuantumLinear"]
+
+
 def test_the_finding_says_what_each_swap_costs():
     found = QuantumCreep(epochs=4, steps=2)(Plain(), data())
     right = {row["level"]: row["accuracy"] for row in found.table()}
