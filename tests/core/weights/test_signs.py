@@ -24,7 +24,9 @@ def series(n, omega):
     return lambda x: 4 / math.pi * sum(((2 * i + 1) * omega * x).sin() / (2 * i + 1) for i in range(n + 1))
 
 
-@pytest.mark.parametrize("slope", [straight, clipped, quadratic, Sines()], ids=str)
+@pytest.mark.parametrize(
+    "slope", [straight, clipped, quadratic, Sines()], ids=lambda slope: getattr(slope, "__name__", str(slope))
+)
 def test_zero_is_positive_and_the_gradient_is_multiplied_by_the_slope(slope):
     x = X.clone().requires_grad_()
     y = sign(x, slope)
