@@ -31,9 +31,10 @@ class ThreeRegime:
     decides. No error is compared. `Regimes`, from Python, draws the whole map of temperatures and densities.
 
     recipe: of dense networks, retrain: of pruned ones. The paper trains 160 epochs each; the defaults are what a user
-    can afford. points: on a line; examples: for batch statistics, measured anew on it, and for CKA. cuts: where regimes
-    part, which the paper leaves to the eye. Masked are the convolutions where there are any, else the linear layers but
-    the last. A budget is shared evenly among the trainings. Raises NotApplicable where there is nothing to mask.
+    can afford. points: on a line; examples: for batch statistics, measured anew on it, and for CKA. barrier, similar:
+    where regimes part (`Cuts`), which the paper leaves to the eye. Masked are the convolutions where there are any,
+    else the linear layers but the last. A budget is shared evenly among the trainings. Raises NotApplicable where there
+    is nothing to mask.
     """
 
     density: float = 0.2
@@ -43,7 +44,8 @@ class ThreeRegime:
     retrain: Fit = Fit(epochs=10, lr=1e-3)  # noqa: RUF009  frozen
     points: int = 11
     examples: int = 1024
-    cuts: Cuts = Cuts()  # noqa: RUF009  frozen
+    barrier: float = 0.01
+    similar: float = 0.9
     seed: int = 0
 
     def __call__(self, network: nn.Module, task: Task, budget: Budget) -> nn.Module:
@@ -60,9 +62,10 @@ class ThreeRegime:
             made = pruned(dense, task, self.density, self.retrain, seeds, shares, self.points, self.examples)
             tried.append((made, "the given network" if heat is None else f"{self.knob} {heat.value:g}"))
             progress.step(len(tried), len(heats) + 1, tried[-1][1])
-        free = [each for each in tried if self.cuts.regime(each[0].lmc, each[0].cka) != "I"]
+        cuts = Cuts(self.barrier, self.similar)
+        free = [each for each in tried if cuts.regime(each[0].lmc, each[0].cka) != "I"]
         best, name = max(free, key=lambda each: each[0].cka) if free else max(tried, key=lambda e: e[0].lmc)
-        regime = self.cuts.regime(best.lmc, best.cka)
+        regime = cuts.regime(best.lmc, best.cka)
         progress.remark(
             f"from {name}, regime {regime}: train {ADVICE[regime]} to prune to {self.density:.0%}"
         )

@@ -31,7 +31,8 @@ class Regimes:
     are, by linear CKA. Regime I, a barrier: train hotter. II-A, connected but not similar: train colder. II-B: stay.
 
     knob, values: what changes the temperature (heat.py). recipe: of dense networks; the paper's, for CIFAR. retrain: of
-    pruned ones; None for the recipe. points: on a line. examples: for statistics and CKA. cuts: where regimes part.
+    pruned ones; None for the recipe. points: on a line. examples: for statistics and CKA. barrier,
+    similar: where regimes part (`Cuts`).
 
     __call__(network, task) -> Found, a row per cell; the architecture is the network's, weights are new ones, the same
     for all temperatures. Nothing is chosen by test data; a row's error is measured on them. The time that is set around
@@ -46,7 +47,8 @@ class Regimes:
     seeds: tuple[int, ...] = (0, 1, 2)
     points: int = 11
     examples: int = 1024
-    cuts: Cuts = Cuts()  # noqa: RUF009  frozen
+    barrier: float = 0.01
+    similar: float = 0.9
     seed: int = 0
 
     def __call__(self, network: nn.Module, task: Task) -> Found:
@@ -67,7 +69,7 @@ class Regimes:
         made = pruned(
             dense, task, density, self.retrain or self.recipe, self.seeds, run, self.points, self.examples
         )
-        regime = self.cuts.regime(made.lmc, made.cka)
+        regime = Cuts(self.barrier, self.similar).regime(made.lmc, made.cka)
         return {
             "temperature": heat.value, "hotness": heat.hotness, "density": density, "error": made.error(task, "test"),
             "lmc": made.lmc, "cka": made.cka, "regime": regime, "advice": ADVICE[regime],
