@@ -216,7 +216,7 @@ def test_learning_lowers_the_error_of_the_whole_network() -> None:
         assert error(steps=40) == learned
 
 
-def test_a_spent_budget_leaves_the_nearest() -> None:
+def test_a_spent_budget_learns_no_indices() -> None:
     network, task = subject("bare")
     x = task.example(20)
     with torch.no_grad():

@@ -26,8 +26,9 @@ CLAIM = Claim(
     setting=(
         "residual CNN of depth 8 and width 16 trained to the end on Fashion-MNIST (the bed 'fashion'); weights alone, "
         "at 3 and 2 bits, first and last layer at 8; 256 training images to calibrate, biases corrected in every arm; "
-        f"{ERROR}; k-means is the same codebooks as they are placed; AdaRound learns which way weights are rounded to "
-        "even steps with one scale per channel"
+        f"{ERROR}; k-means has the indices that k-means gives, and in every arm with codebooks their values are fitted "
+        "to the layer's output by least squares at the end; AdaRound learns which way weights are rounded to even "
+        "steps with one scale per channel"
     ),
     rule=Rule(
         holds=(

@@ -86,9 +86,9 @@ def check(densities: Sequence[float], seeds: Sequence[int], points: int) -> None
 
 
 def right(rows: list[dict[str, Any]]) -> float:
-    """Share of the cells whose advice leads to where the error is no higher: for 'hotter' the mean error of the hotter
-    temperatures at this density is below the cell's own, for 'colder' that of the colder ones, for 'as it is' no other
-    is better by more than a point."""
+    """Share of the cells whose advice leads to where the error is no higher: for 'hotter' the best of the hotter
+    temperatures at this density has no higher an error than the cell's own, for 'colder' the best of the colder ones,
+    for 'as it is' no other is better by more than a point. Cells that are told to go beyond the ends are left out."""
     judged = []
     for row in rows:
         same = [r for r in rows if r["density"] == row["density"]]
