@@ -11,7 +11,6 @@ held against those of float64.
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -21,11 +20,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from netwright.claims.record import machine, revision
-from netwright.core.files.checkpoint import atomic
 from netwright.core.network import seeded
 from netwright.core.weights.binary import BinaryConv
 from netwright.core.weights.popcount import pack_channels
+from result import write
 
 SHAPES = ((64, 56), (64, 32), (128, 28), (256, 14))  # channels in and out, side of the image
 REPEATS = 5  # passes in a row, timed together
@@ -81,13 +79,8 @@ def main() -> None:
     result = {
         "what": "a binary 3x3 convolution, inputs packed inside, beside PyTorch's in float32, one thread, one image",
         "shapes": [beside(channels, side, options.rounds) for channels, side in SHAPES],
-        "machine": machine(),
-        "torch": torch.__version__,
-        "revision": revision(),
     }
-    with atomic(options.out) as path:
-        path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps(result, indent=1))
+    write(options.out, result)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ its cache.
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +18,14 @@ import torch
 from torch import Tensor, nn
 
 from netwright.claims.compress.chess import decoded, processor_seconds
-from netwright.claims.record import machine, revision
 from netwright.compress.chess import Chess
 from netwright.core.budget import Budget
-from netwright.core.files.checkpoint import atomic
 from netwright.core.measure.latency import latency
 from netwright.core.network import seeded
 from netwright.core.split import ArraySplit
 from netwright.core.task import Task
 from netwright.models import build
+from result import write
 
 SIZES = ((1024, 2816), (2048, 5632))
 SHARES = (0.0, 0.3, 0.5, 0.7)  # with nothing off, what the kernels gain or lose by themselves
@@ -85,13 +83,8 @@ def main() -> None:
             for share in SHARES
         ],
         "decoder, half off": decoder(options.rounds),
-        "machine": machine(),
-        "torch": torch.__version__,
-        "revision": revision(),
     }
-    with atomic(options.out) as path:
-        path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps(result, indent=1))
+    write(options.out, result)
 
 
 if __name__ == "__main__":

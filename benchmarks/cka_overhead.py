@@ -11,7 +11,6 @@ pictures are drawn batch by batch, so that the data itself takes no memory.
 from __future__ import annotations
 
 import argparse
-import json
 import resource
 import statistics
 import subprocess
@@ -24,12 +23,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from netwright.claims.record import machine, revision
-from netwright.core.files.checkpoint import atomic
 from netwright.core.network import evaluating, seeded
 from netwright.core.split import Batch
 from netwright.inspect.cka import Cka
 from netwright.models import build
+from result import write
 
 SHAPE = (3, 32, 32)
 
@@ -111,13 +109,8 @@ def main() -> None:
         "process_ratio": statistics.median(own),
         "process_ratio_spread": [min(own), max(own)],
         "peak_megabytes": {str(n): round(peak(n), 1) for n in sizes},
-        "machine": machine(),
-        "torch": torch.__version__,
-        "revision": revision(),
     }
-    with atomic(options.out) as path:
-        path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps(result, indent=1))
+    write(options.out, result)
 
 
 if __name__ == "__main__":

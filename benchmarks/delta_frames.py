@@ -10,7 +10,6 @@ seconds of the processor. Multiply-accumulates are counted beside it. Then a who
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import time
 from collections.abc import Iterator
@@ -21,13 +20,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from netwright.claims.record import machine, revision
 from netwright.compress.delta_act.engine import DeltaEngine
-from netwright.core.files.checkpoint import atomic
 from netwright.core.graph.trace import trace
 from netwright.core.network import seeded
 from netwright.core.weights.changes import layers as layers_of
 from netwright.models import build
+from result import write
 
 SHARES = (0.01, 0.03, 0.05, 0.1, 0.2, 0.3)
 
@@ -123,13 +121,8 @@ def main() -> None:
         "what": "layers that follow what changes of their input, beside the dense ones, PyTorch, float32, one thread",
         "layers": rows,
         "network of 3x3 convolutions, 32-64-128, 112x112, without delta layers": whole,
-        "machine": machine(),
-        "torch": torch.__version__,
-        "revision": revision(),
     }
-    with atomic(options.out) as path:
-        path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps(result, indent=1))
+    write(options.out, result)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-NOT_BENCHMARKS = {"run.py", "remeasure.py"}
+NOT_BENCHMARKS = {"run.py", "remeasure.py", "result.py"}
 
 
 def main() -> int:

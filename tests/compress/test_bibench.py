@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from tests.compress.striped import stripes
 from tests.conformance.networks import Bare, Concatenating, Separable, Shared
 from torch import nn
 
@@ -20,7 +21,6 @@ from netwright.compress.parts.binary.layers import Rectifier
 from netwright.compress.parts.binary.operators import Site
 from netwright.core.budget import Budget
 from netwright.core.errors import BadInput, NotApplicable
-from netwright.core.fit import Fit
 from netwright.core.graph import trace
 from netwright.core.metrics import evaluate
 from netwright.core.network import seeded
@@ -225,20 +225,7 @@ def test_a_rectifier_shifts_bends_and_shifts():
 
 @pytest.fixture(scope="module")
 def trained() -> tuple[nn.Module, Task]:
-    """Two kinds of stripes, which a small convolutional network tells apart."""
-    generator = torch.Generator().manual_seed(0)
-    y = torch.arange(320) % 2
-    x = torch.randn(320, 1, 8, 8, generator=generator)
-    x[y == 0] += torch.tensor([1.0, -1.0]).repeat(4)
-    x[y == 1] += torch.tensor([1.0, -1.0]).repeat(4)[:, None]
-    task = Task.from_arrays(x, y, name="stripes", meaning="image")
-    with seeded(0):
-        network = nn.Sequential(
-            nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1, bias=False),
-            nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2),
-        )  # fmt: skip
-    Fit(epochs=6, batch_size=32, lr=1e-2)(network, task)
-    return network, task
+    return stripes(width=8, epochs=6)
 
 
 def test_training_brings_back_what_signs_lost(trained):

@@ -7,13 +7,13 @@ import math
 
 import pytest
 import torch
+from tests.compress.striped import stripes
 from torch import nn
 from torch.nn.utils import parametrize
 
 from netwright.compress.denseshift import DenseShift, Kept, Shifts, code
 from netwright.core.budget import Budget
 from netwright.core.errors import BadInput, NotApplicable
-from netwright.core.fit import Fit
 from netwright.core.metrics import evaluate
 from netwright.core.network import seeded
 from netwright.core.progress import remarks
@@ -93,24 +93,12 @@ def test_codes_are_the_weights_exactly(bits):
 
 
 @pytest.fixture(scope="module")
-def stripes() -> tuple[nn.Module, Task]:
-    generator = torch.Generator().manual_seed(0)
-    y = torch.arange(320) % 2
-    x = torch.randn(320, 1, 8, 8, generator=generator)
-    x[y == 0] += torch.tensor([1.0, -1.0]).repeat(4)
-    x[y == 1] += torch.tensor([1.0, -1.0]).repeat(4)[:, None]
-    task = Task.from_arrays(x, y, name="stripes", meaning="image")
-    with seeded(0):
-        network = nn.Sequential(
-            nn.Conv2d(1, 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 8, 3, padding=1, bias=False),
-            nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2),
-        )  # fmt: skip
-    Fit(epochs=4, batch_size=32, lr=1e-2)(network, task)
-    return network.eval(), task
+def trained() -> tuple[nn.Module, Task]:
+    return stripes(width=6, epochs=4)
 
 
-def test_training_packing_and_its_twin(stripes):
-    network, task = stripes
+def test_training_packing_and_its_twin(trained):
+    network, task = trained
     method = DenseShift(epochs=4, batch_size=32, optimiser="adamw", lr=1e-2)
     with remarks() as said:
         twin, made = method.pair(network, task, Budget())
@@ -130,8 +118,8 @@ def test_training_packing_and_its_twin(stripes):
         DenseShift()(nn.Sequential(nn.Linear(2, 2)).double(), task, Budget())
 
 
-def test_what_is_learned_is_what_is_kept(stripes):
-    network, task = stripes
+def test_what_is_learned_is_what_is_kept(trained):
+    network, task = trained
     learning, names = DenseShift(start="given").learning(network, task)
     assert names == ["3"]
     before = learning.eval()(task.example(20)[0]).detach()

@@ -20,20 +20,17 @@ from torch import Tensor, nn
 
 from netwright.compress.parts.int8 import prepared
 from netwright.compress.parts.moments import Moments
-from netwright.compress.parts.walk import Walk
+from netwright.compress.parts.walk import Walk, calibration
 from netwright.compress.parts.weights import Weight, packed, simulated, weights
 from netwright.core.budget import Budget, Meter
 from netwright.core.errors import BadInput, NotApplicable
 from netwright.core.graph import Slice, dependencies, reorder, trace
-from netwright.core.measure.cost import peak_activation_bytes
 from netwright.core.network import clone
-from netwright.core.split import first, take
 from netwright.core.task import Task
 from netwright.core.weights.grids import Codebook, Integers, Uniform
 from netwright.core.weights.parametrise import Quantiser
 from netwright.core.weights.ranges import RANGES
 
-_MEMORY = 2**30  # bytes of activations that the calibration may hold
 _FEW = 4  # examples with which the network is traced and put in order
 
 
@@ -94,16 +91,9 @@ class JLCM:
         ordered, clusters = arranged(network, task, self)
         module = prepared(ordered, task)
         found = weights(module)
-        if not found:
-            raise NotApplicable(
-                "there is no convolution, linear layer, embedding or recurrent layer to quantise"
-            )
-        most = max(1, _MEMORY // max(1, peak_activation_bytes(module, task.example(1))))
-        count = min(self.examples, most)
-        split = take(task.train, min(count, meter.budget.samples or count), self.seed)
-        meter.spend(samples=len(split))
+        inputs = calibration(module, task, self.examples, self.seed, meter)
         walk = Walk(module, self.quantisers(found, clusters), self._learner(len(found), meter), self.correct)
-        walked = walk(first(split, len(split)))
+        walked = walk(inputs)
         made = simulated(clone(module), walked.rounded, walked.biases)
         return made, packed(module, walked.rounded, walked.biases)
 

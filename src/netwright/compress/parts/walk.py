@@ -8,17 +8,37 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 
 from netwright.compress.parts.int8_graph import CONVOLUTIONS, attribute
 from netwright.compress.parts.moments import Moments, moments
 from netwright.compress.parts.weights import Rounded, Weight, weights
 from netwright.core import progress
+from netwright.core.budget import Meter
+from netwright.core.measure.cost import peak_activation_bytes
+from netwright.core.split import first, take
+from netwright.core.task import Task
 from netwright.core.weights.grids import Integers
 from netwright.core.weights.parametrise import Quantiser
 
 Learn = Callable[[Tensor, Quantiser, Moments], Integers]
 """(weight (O, ...), its quantiser, moments of what its layer is given) -> its integers."""
+
+
+_MEMORY = 2**30  # bytes of activations that a walk may hold
+
+
+def held_at_once(network: nn.Module, task: Task, examples: int) -> int:
+    """How many examples one walk can carry: fewer than asked for where their activations take more than a gigabyte."""
+    return min(examples, max(1, _MEMORY // max(1, peak_activation_bytes(network, task.example(1)))))
+
+
+def calibration(network: nn.Module, task: Task, examples: int, seed: int, meter: Meter) -> tuple[Tensor, ...]:
+    """Training inputs for a walk, drawn by the seed and charged: as many as asked for, held at once and allowed."""
+    count = held_at_once(network, task, examples)
+    split = take(task.train, min(count, meter.budget.samples or count), seed)
+    meter.spend(samples=len(split))
+    return first(split, len(split))
 
 
 @dataclass

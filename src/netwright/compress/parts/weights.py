@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from netwright.compress.parts.int8_graph import CONVOLUTIONS, LINEAR, attribute, finish, layers, tables
+from netwright.core.errors import NotApplicable
 from netwright.core.weights.bits import PackedBits, fields
 from netwright.core.weights.grids import Codebook, Integers, PowerOfTwo, Uniform
 from netwright.core.weights.parametrise import Quantiser
@@ -26,12 +27,17 @@ class Weight:
 
 
 def weights(module: fx.GraphModule) -> list[Weight]:
-    """What can be quantised, in the order in which it is used: matrices and kernels, embeddings, recurrent weights."""
+    """What can be quantised, in the order in which it is used: matrices and kernels, embeddings, recurrent weights.
+
+    NotApplicable: there is nothing.
+    """
     found: dict[str, list[fx.Node]] = {}
     for node, _ in layers(module, CONVOLUTIONS | LINEAR):
         found.setdefault(node.args[1].target, []).append(node)
     for _, path, _, _ in tables(module):
         found.setdefault(path, [])
+    if not found:
+        raise NotApplicable("there is no convolution, linear layer, embedding or recurrent layer to quantise")
     return [Weight(path, attribute(module, path).shape, tuple(read)) for path, read in found.items()]
 
 

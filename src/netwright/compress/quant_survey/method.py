@@ -13,18 +13,17 @@ from netwright.compress.parts.equalise import equalise
 from netwright.compress.parts.int8 import prepared
 from netwright.compress.parts.int8_graph import attribute
 from netwright.compress.parts.moments import Moments
-from netwright.compress.parts.walk import Walk
+from netwright.compress.parts.walk import Walk, calibration, held_at_once
 from netwright.compress.parts.weights import Weight, packed, simulated, size, weights
 from netwright.compress.quant_survey.mixed import allot, errors, traces
 from netwright.compress.quant_survey.rounding import AdaRound
 from netwright.compress.quant_survey.synthetic import synthetic
 from netwright.compress.quant_survey.training import trained
 from netwright.core.budget import Budget, Meter
-from netwright.core.errors import BadInput, NotApplicable
+from netwright.core.errors import BadInput
 from netwright.core.fit import Fit
-from netwright.core.measure.cost import peak_activation_bytes
 from netwright.core.network import clone
-from netwright.core.split import first, take
+from netwright.core.split import take
 from netwright.core.task import Task
 from netwright.core.weights.fold import fold
 from netwright.core.weights.grids import Codebook, Grid, Integers, PowerOfTwo, Uniform
@@ -33,7 +32,6 @@ from netwright.core.weights.ranges import RANGES
 
 MIXED = (2, 3, 4, 6, 8)  # bits that mixed precision chooses from
 _MOMENT = 64  # examples of each batch of the Hessian's estimate
-_MEMORY = 2**30  # bytes of activations that the calibration may hold
 
 
 @dataclass(frozen=True)
@@ -93,10 +91,6 @@ class QuantSurvey:
         meter = budget.start()
         module = self._traced(network, task)
         found = weights(module)
-        if not found:
-            raise NotApplicable(
-                "there is no convolution, linear layer, embedding or recurrent layer to quantise"
-            )
         bits = self._allotted(module, found, task, meter) if self.mixed else self.uniform(found)
         if self.rounding == "lsq":
             fit = Fit(epochs=self.epochs, lr=self.lr, seed=self.seed)
@@ -149,13 +143,10 @@ class QuantSurvey:
 
     def inputs(self, network: nn.Module, module: nn.Module, task: Task, meter: Meter) -> tuple[Tensor, ...]:
         """Calibration examples: made up, or drawn from the training split."""
-        most = max(1, _MEMORY // max(1, peak_activation_bytes(module, task.example(1))))
-        count = min(self.examples, most)
         if self.data == "synthetic":
+            count = held_at_once(module, task, self.examples)
             return synthetic(network, task.input_shapes, count, self.seed, meter)
-        split = take(task.train, min(count, meter.budget.samples or count), self.seed)
-        meter.spend(samples=len(split))
-        return first(split, len(split))
+        return calibration(module, task, self.examples, self.seed, meter)
 
     def quantiser(self, bits: int) -> Quantiser:
         grids: dict[str, Grid] = {
