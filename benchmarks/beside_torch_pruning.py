@@ -11,7 +11,6 @@ examples. All files are timed in turn.
 
 from __future__ import annotations
 
-import json
 import sys
 import tempfile
 from pathlib import Path
@@ -22,13 +21,11 @@ import torch
 from torch import nn
 
 from netwright.claims.beds.trained import testbed
-from netwright.claims.record import machine
 from netwright.claims.statistics import difference, mean
 from netwright.compress.parts.prune import Prune
 from netwright.compress.static_int8 import StaticInt8
 from netwright.core.budget import Budget
 from netwright.core.errors import NetwrightError
-from netwright.core.files.checkpoint import atomic
 from netwright.core.files.export import export
 from netwright.core.fit import Fit
 from netwright.core.measure.cost import cost, latency
@@ -36,6 +33,7 @@ from netwright.core.measure.latency import onnx_session
 from netwright.core.network import clone
 from netwright.core.split import take
 from netwright.core.task import Task
+from result import write
 
 RATIO, EPOCHS, LR, CALIBRATION = 0.7, 3.0, 1e-3, 256
 RATIOS = [0.6 + 0.01 * i for i in range(16)]  # tried for ours, untuned, until one is as fast as the peer
@@ -167,11 +165,9 @@ def main() -> int:
         f"the peer removes {RATIO:.0%} of the multiply-accumulates, ours what makes its int8 file as fast",
         "int8 accuracy, ours minus the peer's": difference(rows, OURS[1], PEER[1], "accuracy"),
         "int8 time, ours over the peer's": mean(rows, OURS[1], "ms") / mean(rows, PEER[1], "ms"),
-        "machine": machine(),
         "rows": rows,
     }
-    with atomic(OUT) as path:
-        path.write_text(json.dumps(found, indent=1) + "\n")
+    write(OUT, found)
     return 0
 
 

@@ -13,7 +13,6 @@ variance, on test data.
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 from collections.abc import Callable
@@ -24,7 +23,6 @@ import torch
 from torch import Tensor, nn
 
 from netwright.claims.beds.trained import testbed
-from netwright.claims.record import machine
 from netwright.claims.statistics import difference, mean
 from netwright.compress.parts.int8 import prepared
 from netwright.compress.parts.int8_graph import attribute
@@ -32,12 +30,12 @@ from netwright.compress.parts.weights import Weight, packed, weights
 from netwright.compress.quant_survey import QuantSurvey
 from netwright.core.budget import Budget
 from netwright.core.errors import NetwrightError
-from netwright.core.files.checkpoint import atomic
 from netwright.core.metrics import outputs_of, score
 from netwright.core.network import clone
 from netwright.core.split import take
 from netwright.core.task import Task
 from netwright.core.weights.bits import PackedBits
+from result import write
 
 BEDS = {"fashion": 36, "sst2": 32}  # bed: our groups
 BITS, SEEDS, JUDGED = (4, 3), (0, 1, 2), 2_000
@@ -150,10 +148,7 @@ def main() -> int:
                     name = f"{bed}, {bits} bits: {ours} over {peer}"
                     gaps[f"log error, {name}"] = difference(mine, ours, peer, "log error")
                     gaps[f"bytes, {name}"] = mean(mine, ours, "bytes") / mean(mine, peer, "bytes")
-    with atomic(OUT) as path:
-        path.write_text(
-            json.dumps({"setting": __doc__, **gaps, "machine": machine(), "rows": rows}, indent=1) + "\n"
-        )
+    write(OUT, {"setting": __doc__, **gaps, "rows": rows})
     return 0
 
 
