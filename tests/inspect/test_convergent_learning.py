@@ -214,6 +214,18 @@ def test_memory_is_a_sample_and_a_matrix() -> None:
             assert all(r.untyped_storage().nbytes() == r.nbytes for r in record.rows)
 
 
+def test_the_sample_is_drawn_by_the_seed_and_by_nothing_else() -> None:
+    data, first, second = split(40, 2, 8, 8), build(0), build(1)
+
+    def information(seed: int, elsewhere: int) -> list[list[float]]:
+        torch.manual_seed(elsewhere)
+        found = ConvergentLearning(points=300, seed=seed)(first, second, data)
+        return found.data["1: 0 and 1"]["information"]
+
+    assert information(0, 1) == information(0, 2)
+    assert information(0, 1) != information(1, 1)
+
+
 def test_default_layers_and_refusals() -> None:
     relu = ConvergentLearning(points=200)(build(0), build(1), split(40, 2, 8, 8))
     assert {r["layer"] for r in relu.table()} == {"1", "3"}
