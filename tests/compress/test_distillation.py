@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from netwright.compress.distillation import Distillation
 from netwright.compress.parts.soft_targets import SoftTargets
@@ -26,15 +26,31 @@ def digits():
     return network, task
 
 
+def by_hand(out: Tensor, taught: Tensor, y: Tensor, alpha: float, t: float) -> Tensor:
+    p = torch.softmax(taught.double() / t, 1)
+    kl = (p * (p.log() - torch.log_softmax(out.double() / t, 1))).sum(1).mean()
+    return (1 - alpha) * F.cross_entropy(out.double(), y) + alpha * t**2 * kl
+
+
 def test_loss_by_hand(digits) -> None:
     _, task = digits
     out, taught, y = torch.randn(6, 10), 3 * torch.randn(6, 10), torch.randint(0, 10, (6,))
-    p = torch.softmax(taught.double() / 4, 1)
-    kl = (p * (p.log() - torch.log_softmax(out.double() / 4, 1))).sum(1).mean()
-    expected = 0.1 * F.cross_entropy(out.double(), y) + 0.9 * 16 * kl
+    expected = by_hand(out, taught, y, 0.9, 4.0)
     found = SoftTargets(temperature=4.0, alpha=0.9).loss(out, taught, y, task)
     assert torch.allclose(found.double(), expected, rtol=1e-5)
     assert SoftTargets(alpha=1.0).loss(taught, taught, y, task).abs() < 1e-5
+
+
+def test_while_training_the_loss_is_of_the_student_by_the_teacher(digits) -> None:
+    teacher, task = digits
+    student = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    x, y = next(iter(task.train.batches(30)))
+    meter = Budget().start()
+    found = SoftTargets(3.0, 0.7).by(teacher, task, meter)(student, x, y)
+    with torch.no_grad():
+        expected = by_hand(student(x), teacher(x), y, 0.7, 3.0)
+    assert found.item() == pytest.approx(expected.item(), rel=1e-5)
+    assert meter.samples == 30
 
 
 def test_gradient_at_high_temperature_is_that_of_matching_logits(digits) -> None:
@@ -99,6 +115,25 @@ def test_students(digits) -> None:
         Distillation(student=nn.Sequential(nn.Flatten(), nn.Linear(64, 3)))(network, task, Budget())
     with pytest.raises(BadInput, match="alpha"):
         Distillation(alpha=2.0)(network, task, Budget())
+
+
+def test_a_student_has_the_outputs_of_its_teacher_and_the_weights_of_its_seed(digits) -> None:
+    network, task = digits
+    knows_more = nn.Sequential(nn.Flatten(), nn.Linear(64, 12))
+    student = Distillation(student="mlp").new_student(knows_more, task)
+    assert student(task.example(2)[0]).shape == (2, 12)
+    for settings in ({}, {"student": "mlp"}):
+        one, same, other = (
+            torch.cat(
+                [
+                    p.flatten()
+                    for p in Distillation(**settings, seed=s).new_student(network, task).parameters()
+                ]
+            )
+            for s in (3, 3, 4)
+        )
+        assert torch.equal(one, same)
+        assert not torch.equal(one, other)
 
 
 def test_the_teacher_is_charged_for_and_unchanged(digits) -> None:
