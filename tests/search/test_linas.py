@@ -5,12 +5,13 @@ from typing import ClassVar
 import numpy as np
 import pytest
 from pymoo.core.duplicate import NoDuplicateElimination
+from sklearn.model_selection import KFold, cross_val_predict
 
 from netwright.core.budget import Budget
 from netwright.core.errors import BadInput, NetwrightError
-from netwright.search.linas import LINAS, _at_random
-from netwright.search.linas.evolution import PEERS, _peer, evolve, nsga2
-from netwright.search.linas.surrogate import Surrogate, one_hot
+from netwright.search.linas import LINAS, _at_random, evolution
+from netwright.search.linas.evolution import PEERS, evolve, nsga2
+from netwright.search.linas.surrogate import Surrogate, candidates, one_hot
 from netwright.search.parts.archive import Archive, front, hypervolume
 
 REFERENCE = np.array([1.05, 1.05])
@@ -216,10 +217,18 @@ def test_archive_measures_a_known_choice_for_free():
     assert len(space.calls) == len(archive.log) == 1
 
 
+PEER = {
+    "ga": "GA", "cma-es": "CMAES", "nsga2": "NSGA2", "age-moea": "AGEMOEA", "u-nsga3": "UNSGA3", "c-taea": "CTAEA",
+    "moea/d": "MOEAD",
+}  # fmt: skip
+
+
 @pytest.mark.parametrize("name", [n for names in PEERS.values() for n in names])
-def test_every_peer_finds_better_choices_than_chance(name):
+def test_every_peer_is_the_algorithm_of_its_name_and_finds_better_choices_than_chance(name, monkeypatch):
     """Of one objective its least value, of two the front."""
-    sizes, seen = np.array(list(Bowls.genes.values())), []
+    if name == "age-moea":
+        pytest.importorskip("numba")
+    sizes, seen, ran = np.array(list(Bowls.genes.values())), [], []
     single = name in PEERS[1]
 
     def evaluate(rows):
@@ -230,6 +239,10 @@ def test_every_peer_finds_better_choices_than_chance(name):
         values = Bowls.values(rows)
         return np.abs(values.sum(1, keepdims=True) - 0.6) if single else values
 
+    original = evolution.minimize
+    monkeypatch.setattr(
+        evolution, "minimize", lambda p, peer, *a, **k: (ran.append(peer), original(p, peer, *a, **k))
+    )
     evolve(name, sizes, 1 if single else 2, evaluate, population=20, evaluations=400, seed=0)
     assert 300 <= len(seen) <= 500
     found = Bowls.values(np.unique(seen, axis=0))  # a repeated choice costs nothing
@@ -244,24 +257,12 @@ def test_every_peer_finds_better_choices_than_chance(name):
             for _ in range(5)
         ]
         assert hypervolume(found, REFERENCE) > np.mean(chance)
-
-
-PEER = {
-    "ga": "GA", "cma-es": "CMAES", "nsga2": "NSGA2", "age-moea": "AGEMOEA", "u-nsga3": "UNSGA3", "c-taea": "CTAEA",
-    "moea/d": "MOEAD",
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", PEER)
-def test_a_peer_is_the_algorithm_of_its_name(name):
-    if name == "age-moea":
-        pytest.importorskip("numba")
-    made = _peer(name, 1 if name in PEERS[1] else 2, 12)
+    (made,) = ran
     assert type(made).__name__ == PEER[name]
     if name == "cma-es":
-        assert (made.options["popsize"], made.restarts) == (12, 5)
+        assert (made.options["popsize"], made.restarts) == (20, 5)
     else:
-        assert made.pop_size == 12
+        assert made.pop_size == 20
     if name in ("ga", "nsga2", "age-moea"):
         assert not isinstance(made.eliminate_duplicates, NoDuplicateElimination)
 
@@ -302,6 +303,29 @@ def test_all_of_a_small_space_comes_at_random_once():
     rows = [tuple(row) for row in _at_random(archive, 5, np.random.default_rng(0))]
     assert len(rows) == len(set(rows)) == archive.size
     assert rows != sorted(rows)
+
+
+def test_of_a_space_too_large_to_list_as_many_unknown_choices_come_as_asked():
+    class Vast(Bowls):
+        genes: ClassVar = dict.fromkeys("abcdef", 9)
+
+    archive = Archive(Vast(), None)
+    assert archive.size > 10_000
+    for count in (1, 7):
+        found = LINAS()._unknown(archive, count, np.random.default_rng(0))
+        assert len({tuple(codes) for codes in found}) == count
+
+
+def test_a_label_near_zero_does_not_decide_alone():
+    """The error is a mean percentage, of a hundredth of the mean label at least."""
+    x = np.random.default_rng(0).normal(size=(12, 3))
+    y = np.array([1e-9, *np.linspace(0.3, 0.9, 11)])
+    fitted = Surrogate(folds=3, seed=4).fit(x, y)
+    cut = KFold(3, shuffle=True, random_state=4)
+    least = np.maximum(y, y.mean() / 100)
+    errors = [np.mean(np.abs(cross_val_predict(m, x, y, cv=cut) - y) / least) for m in candidates()]
+    assert fitted.error_ == pytest.approx(min(errors))
+    assert type(fitted.model_) is type(candidates()[int(np.argmin(errors))])
 
 
 def test_peers_are_for_so_many_objectives():
