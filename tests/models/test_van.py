@@ -7,7 +7,9 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
+from netwright.core.errors import NotApplicable
 from netwright.core.network import parameter_count
 from netwright.models import build
 from netwright.models.van import LKA, VARIANTS, LKABlock, SpatialAttention
@@ -122,6 +124,37 @@ def test_the_published_sizes(variant, millions):
     with torch.device("meta"):
         network = build("van", (3, 224, 224), 1000, dims=dims, depths=depths)
     assert round(parameter_count(network) / 1e6, 1) == millions
+
+
+def test_the_larger_variants_differ_in_depth_alone():
+    assert {VARIANTS[name][0] for name in ("b1", "b2", "b3")} == {(64, 128, 320, 512)}
+
+
+@pytest.mark.parametrize(
+    ("side", "stem", "kernel", "stride"),
+    [(224, None, 7, 4), (28, None, 3, 2), (8, None, 3, 1), (32, 4, 7, 4)],
+)
+def test_the_first_convolution_follows_the_size_of_the_image(side, stem, kernel, stride):
+    with torch.device("meta"):
+        network = build("van", (3, side, side), 10, stem=stem)
+    convolutions = [m for m in network.modules() if isinstance(m, nn.Conv2d)]
+    assert (convolutions[0].kernel_size, convolutions[0].stride) == ((kernel, kernel), (stride, stride))
+
+
+@pytest.mark.parametrize("shape", [(3, 7, 7), (3, 8, 4), (3, 4, 8), (64,)])
+def test_what_is_no_image_or_too_small_a_one_is_refused(shape):
+    with pytest.raises(NotApplicable, match="van"):
+        build("van", shape, 10)
+
+
+def test_convolutions_begin_as_he_has_it_by_what_leaves_each_group():
+    network = build("van", (3, 32, 32), 10, size=100_000)
+    drawn = [m for m in network.modules() if isinstance(m, nn.Conv2d) and m.weight.numel() > 1000]
+    assert {m.groups > 1 for m in drawn} == {True, False}
+    for layer in drawn:
+        leaving = layer.out_channels * layer.kernel_size[0] * layer.kernel_size[1] / layer.groups
+        assert layer.weight.std().item() == pytest.approx((2 / leaving) ** 0.5, rel=0.1)
+        assert not layer.bias.any()
 
 
 def test_small_images_keep_a_map_and_lose_the_last_stage():

@@ -44,6 +44,21 @@ def test_curves_of_a_known_network() -> None:
     assert worst["deletion"].item() == pytest.approx(0.875, abs=1e-6)
 
 
+def test_steps_that_do_not_divide_the_pixels_are_rounded() -> None:
+    """25 pixels in 16 steps, one at a time in the order of the map: the network tells how many are left."""
+
+    class Count(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            lit = x.flatten(1).sum(1) / 10
+            return torch.stack([torch.zeros_like(lit), lit], 1)
+
+    heat = torch.randperm(25, generator=torch.Generator().manual_seed(0)).view(1, 5, 5).float()
+    found = deletion_insertion(Count(), torch.ones(1, 1, 5, 5), heat, torch.tensor([1]), steps=16)
+    left = 25 - np.round(np.arange(17) / 16 * 25)
+    expected = np.trapezoid(1 / (1 + np.exp(-left / 10)), dx=1 / 16)
+    assert found["deletion"].item() == pytest.approx(expected, abs=1e-6)
+
+
 def test_insertion_starts_from_the_blurred_picture() -> None:
     x = torch.zeros(1, 1, 4, 4)
     x[..., :2, :2] = 1.0
