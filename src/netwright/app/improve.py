@@ -15,11 +15,11 @@ from typing import Any
 
 from torch import nn
 
-from netwright.app.candidates import finish, history, plan
+from netwright.app.candidates import combined, finish, history, plan
 from netwright.app.candidates.beside import hold_beside
 from netwright.app.candidates.choose import Choice, choose
 from netwright.app.candidates.control import CONTROL
-from netwright.app.candidates.run import ONNX, ORIGINAL, original_trial, run_trial, told_apart, trains
+from netwright.app.candidates.run import ON, ONNX, ORIGINAL, original_trial, run_trial, told_apart, trains
 from netwright.app.candidates.timing import time_candidates
 from netwright.app.clock import Clock, TimeUp, cut_off
 from netwright.app.compare import open_runner
@@ -239,7 +239,7 @@ class _Job:
         run = history.Run(
             study.remember("run", uuid.uuid4().hex), datetime.now(UTC).date().isoformat(), self.subject.name,
             self.task.name, self._circumstances(), tried,
-            choice.row["slug"] if choice.row is not None and choice.meets else "",
+            combined.started_as(choice.row, rows)["slug"] if choice.row is not None and choice.meets else "",
         )  # fmt: skip
         try:
             history.add(run)
@@ -247,28 +247,54 @@ class _Job:
             self.view.say(f"note: what won here could not be remembered ({error})")
 
     def _try(self, study: Study, original: Row) -> list[Row]:
-        """Both rounds, each followed by timing, nothing else running then. What does not train comes first and may
+        """All rounds, each followed by timing, nothing else running then. What does not train comes first and may
         use some of the grace after the budget; what trains ends in time for the report to be in the budget."""
         clock, spare, seed = self.clock, original["seconds"], self.asked.seed
         ready = clock.last - spare - clock.closing  # then no time is left to calibrate the winner
         trained = min(ready, max(clock.end - plan.ending(spare), clock.began + 0.5 * self.asked.seconds))
+        rounds = plan.rounds(self.asked.seconds)
         first = plan.first_round(self.target, self.order.slugs, self.budget, seed, spare)
         quick = [t for t in first if not trains(t)]
         self.planned = list(first)
-        with self.view.trials(len(first) + 2, clock.end):
-            rows = self._run(study, quick, ready, spare)
-            share = plan.FIRST / (plan.FIRST + plan.SECOND)
-            until = time.monotonic() + share * max(0.0, trained - time.monotonic())
-            rows += self._run(study, [t for t in first if t not in quick], until, spare, last=trained)
-            self._time(study, ready, len(rows))
-            original, rows = study.row(original["key"]), [study.row(row["key"]) for row in rows]
+        most = len(first) + sum(later.most + combined.MOST for later in rounds[1:])
+        with self.view.trials(most, clock.end):
+            self._run(study, quick, ready, spare)
+            self._run(study, first[len(quick) :], self._until(rounds, trained), spare, last=trained)
+            original, rows = self._timed(study, ready, original["key"])
             self._show_before(original)
-            second = plan.second_round(rows, original, self.target, self.metric, self.budget, seed, spare)
-            second = told_apart([t for t in second if t.key not in {f.key for f in first}], first)
-            self.planned += second
-            more = self._run(study, second, trained, spare)
-            self._time(study, ready, len(more))
-        return rows + more
+            for number in range(1, len(rounds)):
+                self._combine(study, rows, original, trained, spare)
+                new = plan.later_round(
+                    number, rows, original, self.target, self.metric, self.budget, seed, spare
+                )
+                new = told_apart([t for t in new if t not in self.planned], self.planned)
+                self.planned += new
+                self._run(study, new, self._until(rounds[number:], trained), spare, last=trained)
+                original, rows = self._timed(study, ready, original["key"])
+            if self._combine(study, rows, original, ready, spare):
+                original, rows = self._timed(study, ready, original["key"])
+        return rows
+
+    def _until(self, rounds: Sequence[plan.Round], trained: float) -> float:
+        """When the first of the rounds that are left is to be over. trained: when the last one is."""
+        now = time.monotonic()
+        return now + rounds[0].share / sum(r.share for r in rounds) * max(0.0, trained - now)
+
+    def _timed(self, study: Study, ready: float, key: str) -> tuple[Row, list[Row]]:
+        """The rows so far with their latencies: the original's, whose key this is, and the planned trials'."""
+        self._time(study, ready, sum("faster" not in row for row in study.rows))
+        by_key = {row["key"]: row for row in study.rows}
+        return by_key[key], [by_key[t.key] for t in self.planned if t.key in by_key]
+
+    def _combine(self, study: Study, rows: list[Row], original: Row, until: float, spare: float) -> bool:
+        """Try on the best networks so far what only rewrites weights; whether any such trial was new."""
+        new = combined.combinations(rows, original, self.target, self.metric, self.asked.seed)
+        new = [t for t in new if t not in self.planned]
+        self.planned += new
+        networks = {t.settings[ON]: study.network(t.settings[ON]) for t in new}
+        now = time.monotonic()
+        end = now + combined.SHARE * max(0.0, until - now)
+        return bool(self._run(study, new, end, spare, last=until, on=networks))
 
     def _run(
         self,
@@ -277,14 +303,16 @@ class _Job:
         until: float,
         spare: float = 0.0,
         last: float | None = None,
+        on: dict[str, nn.Module] | None = None,
     ) -> list[Row]:
+        """on: the networks that the trials start from, by key; default: all from the given one."""
         if not trials:
             return []
         try:
             return study.run(
                 trials,
-                run_trial,
-                self.network,
+                run_trial if on is None else combined.run_on,
+                self.network if on is None else on,
                 self.task,
                 self.asked.device,
                 limits=Limits(until=until, last=last, spare=spare),

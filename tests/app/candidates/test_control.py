@@ -60,7 +60,7 @@ def test_improve_gives_the_control_one_share_of_the_budget():
     training = [t for t in with_ if t.slug != "static-int8"]
     assert len({t.budget.seconds for t in training}) == 1
     assert training[0].slug == control.CONTROL, "before what may use up the time"
-    assert sum(t.budget.seconds for t in training) <= plan.FIRST * 90 + 1e-6
+    assert sum(t.budget.seconds for t in training) <= plan.rounds(90)[0].share * 90 + 1e-6
     tiny = plan.first_round(Target(faster=2), methods, Budget(seconds=12), 0)
     assert control.CONTROL not in {t.slug for t in tiny}
     assert left_out([{"slug": t.slug} for t in tiny]) == [control.LEFT_OUT]

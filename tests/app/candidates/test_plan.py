@@ -7,6 +7,7 @@ from netwright.core.budget import Budget, Target
 from netwright.core.errors import BadInput, UnknownName
 
 TARGET = Target(faster=2.0, max_drop=0.01)
+FIRST, SECOND = plan.rounds(100)
 
 
 def row(slug, ratio, faster, accuracy=0.97, size=500):
@@ -21,7 +22,9 @@ def test_every_method_gets_the_same_time_and_the_sum_is_the_first_share():
     assert {t.slug for t in trials} >= {r.slug for r in plan.default_methods()}
     assert len({t.budget.seconds for t in trials}) == 1
     trained = [t for t in trials if trains(t)]
-    assert sum(t.budget.seconds for t in trained) == pytest.approx(plan.FIRST * (100 - plan.ending(0)), abs=1)
+    assert sum(t.budget.seconds for t in trained) == pytest.approx(
+        plan.rounds(100)[0].share * (100 - plan.ending(0)), abs=1
+    )
     assert len({t.key for t in trials}) == len(trials)
 
 
@@ -66,28 +69,48 @@ def test_what_is_fast_without_any_strength_needs_little():
 
 def test_the_second_round_takes_the_family_that_promises_most():
     rows = [row("taylor-pruning", 0.6, 2.0, 0.90), row("magnitude-pruning", 0.6, 2.0, 0.97)]
-    trials = plan.second_round(rows, ORIGINAL, TARGET, "accuracy", Budget(seconds=100), 0)
+    trials = plan.later_round(1, rows, ORIGINAL, TARGET, "accuracy", Budget(seconds=100), 0)
     assert [t.slug for t in trials] == ["magnitude-pruning"] * 2
     assert trials[0].settings["ratio"] < trials[1].settings["ratio"]
-    assert sum(t.budget.seconds for t in trials) == pytest.approx(plan.SECOND * (100 - plan.ending(0)), abs=1)
+    assert sum(t.budget.seconds for t in trials) == pytest.approx(
+        plan.rounds(100)[1].share * (100 - plan.ending(0)), abs=1
+    )
     close = [row("taylor-pruning", 0.6, 2.0, 0.965), row("magnitude-pruning", 0.6, 2.0, 0.97)]
-    trials = plan.second_round(close, ORIGINAL, TARGET, "accuracy", Budget(seconds=100), 0)
+    trials = plan.later_round(1, close, ORIGINAL, TARGET, "accuracy", Budget(seconds=100), 0)
     assert {t.slug for t in trials} == {"taylor-pruning", "magnitude-pruning"}
 
 
 def test_quantisation_alone_is_where_pruning_then_int8_begins():
     quantised = {**row("static-int8", 0, 2.86, 0.98), "settings": {}}
     rows = [row("taylor-pruning", 0.74, 3.7, 0.95), row("prune-then-int8", 0.74, 6.39, 0.94), quantised]
-    trials = plan.second_round(
-        rows, ORIGINAL, Target(faster=3.0, max_drop=0.01), "accuracy", Budget(seconds=100), 0
+    trials = plan.later_round(
+        1, rows, ORIGINAL, Target(faster=3.0, max_drop=0.01), "accuracy", Budget(seconds=100), 0
     )
     assert trials[0].slug == "prune-then-int8"
     assert trials[0].settings["ratio"] < 0.3
 
 
+def test_a_long_budget_halves_its_trials_and_gives_each_twice_the_time():
+    budget = Budget(seconds=1800)
+    slugs = ("taylor-pruning", "magnitude-pruning", "rethink", "distillation")
+    rows = [row(slug, 0.6, 2.0, 0.97 - 0.002 * i) for i, slug in enumerate(slugs)]
+    later = [
+        plan.later_round(number, rows, ORIGINAL, TARGET, "accuracy", budget, 0)
+        for number in range(1, len(plan.rounds(1800)))
+    ]
+    assert [len(trials) for trials in later] == [4, 2, 1]
+    assert {t.slug for t in later[0]} == set(slugs)
+    assert [t.slug for t in later[1]] == list(slugs[:2])
+    seconds = [trials[0].budget.seconds for trials in later]
+    assert seconds[1] == pytest.approx(2 * seconds[0], rel=0.01)
+    assert seconds[2] == pytest.approx(4 * seconds[0], rel=0.01)
+    assert len({t.seed for trials in later for t in trials}) == 3
+    assert sum(r.share for r in plan.rounds(1800)) == pytest.approx(0.85)
+
+
 def test_without_anything_to_strengthen_there_is_no_second_round():
     failed = {"slug": "static-int8", "status": "failed", "settings": {}}
-    assert plan.second_round([failed], {}, TARGET, "accuracy", Budget(seconds=100), 0) == []
+    assert plan.later_round(1, [failed], {}, TARGET, "accuracy", Budget(seconds=100), 0) == []
 
 
 def test_names_are_checked():

@@ -1,7 +1,8 @@
 """What `improve` tries: the catalogue's methods, at strengths that follow from what was asked.
 
-Two rounds. The first tries every method once or twice. The second spends its time on the family that came
-nearest, at the strength that the first round's measured latencies (or sizes) call for.
+In rounds. The first tries every method once or twice. Those after it spend their time on the families that came
+nearest, at the strength that the measured latencies (or sizes) so far call for. A short budget has one of them, with
+two trials; a long one halves the trials from round to round, so that each has twice the time of those before.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from netwright.core.budget import Budget, Target
 from netwright.core.errors import BadInput
 from netwright.core.study.study import Trial
 
-FIRST, SECOND = 0.55, 0.3  # shares of the time for trials; the rest is for timing
+LONG = (
+    600.0  # seconds from which halving is worth it: its trials are longer than a short budget's second round
+)
 LEAST_SECONDS = 5.0  # a trial with less time cannot train anything
 REPORT_SECONDS = 4.0  # for the last timing, the report and its pictures
 GRID = 0.02  # strengths are rounded, so that a repeated plan names the same trials
@@ -29,6 +32,21 @@ PASSES = 40
 
 # methods that take a strength: the share of multiply-accumulates (or weights) to be removed
 STRENGTH = "ratio"
+
+
+@dataclasses.dataclass(frozen=True)
+class Round:
+    """share: of the whole command's time. most: trials; 0 for one per method and more."""
+
+    share: float
+    most: int = 0
+
+
+def rounds(seconds: float | None) -> tuple[Round, ...]:
+    """What is left of the shares is for timing."""
+    if seconds is None or seconds < LONG:
+        return Round(0.55), Round(0.3, 2)
+    return Round(0.25), Round(0.2, 4), Round(0.2, 2), Round(0.2, 1)
 
 
 def ending(overhead: float) -> float:
@@ -56,7 +74,7 @@ def first_round(
     training = [pair for pair in wanted if pair[0].trains]
     seconds, controlled = budget.seconds, bool(training)
     if seconds is not None:
-        seconds = FIRST * max(0.0, seconds - ending(overhead))
+        seconds = rounds(seconds)[0].share * max(0.0, seconds - ending(overhead))
         room = max(1, int(seconds / (LEAST_SECONDS + overhead)))
         controlled = controlled and room > 2
         training = training[: room - controlled]
@@ -69,7 +87,8 @@ def first_round(
     return [*made(untrained), *control, *made(training)]
 
 
-def second_round(
+def later_round(
+    number: int,
     rows: Sequence[dict[str, Any]],
     original: dict[str, Any],
     target: Target,
@@ -78,15 +97,16 @@ def second_round(
     seed: int,
     overhead: float = 0.0,
 ) -> list[Trial]:
-    """Two longer trials, of the families that promise most at the strength that should just meet the target.
+    """Longer trials, of the families that promise most at the strength that should just meet the target.
 
-    A family's promise is its metric at that strength, on the line from what it is without any strength to what was
-    measured. The second trial is the next family's, or, where that is more than a point behind, a stronger one of
-    the first."""
+    number: of the round, from 1; it has a seed of its own. A family's promise is its metric at that strength, on the
+    line from what it is without any strength to what was measured. Families within a point of the best one have a
+    trial each, as many as the round has; what it has more are stronger ones of the same."""
     able = [r for r in rows if r["status"] == "done" and STRENGTH in r["settings"] and r.get("faster")]
     if not able or budget.seconds is None:
         return []
-    seconds = SECOND * max(0.0, budget.seconds - ending(overhead)) / 2 - overhead
+    this = rounds(budget.seconds)[number]
+    seconds = this.share * max(0.0, budget.seconds - ending(overhead)) / this.most - overhead
     each = Budget(seconds=max(LEAST_SECONDS, round(seconds, 1)), target=target)
     found = []
     for slug in sorted({r["slug"] for r in able}):
@@ -98,13 +118,10 @@ def second_round(
         near, strong = (needed_ratio(mine, start, original, target, aim) for aim in (1.1, 1.25))
         found.append((promise(mine, start, metric, near), row, near, strong))
     found.sort(key=lambda f: f[0], reverse=True)
-    value, row, near, strong = found[0]
-    chosen = [(row, near)]
-    if len(found) > 1 and found[1][0] > value - 0.01:
-        chosen.append((found[1][1], found[1][2]))
-    elif rounded(strong) != rounded(near):
-        chosen.append((row, strong))
-    return [trial(r, {STRENGTH: rounded(ratio)}, seed + 1, each) for r, ratio in chosen]
+    close = [family for family in found if family[0] > found[0][0] - 0.01]
+    chosen = [(row, near) for _, row, near, _ in close]
+    chosen += [(row, strong) for _, row, near, strong in close if rounded(strong) != rounded(near)]
+    return [trial(row, {STRENGTH: rounded(ratio)}, seed + number, each) for row, ratio in chosen[: this.most]]
 
 
 def promise(rows: Sequence[dict[str, Any]], start: dict[str, Any], metric: str, ratio: float) -> float:

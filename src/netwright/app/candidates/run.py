@@ -37,6 +37,7 @@ JUDGED = "judged.npy"  # per validation example, what the metrics are made of (c
 FINDING = "finding.json"
 EXPLAINED = 16  # validation examples that an Explainer explains
 RADIUS = "radius"  # the setting of a Verifier's trial that is none of its method's
+ON = "on"  # the setting of a trial that starts from the network of another: its key; none of its method's either
 VERIFIED = 50  # validation examples that a Verifier bounds
 
 Wanted = str | tuple[str, Mapping[str, Any]]
@@ -98,7 +99,7 @@ def run_trial(trial: Trial, network: nn.Module, task: Task, device: str = "cpu")
 def built(trial: Trial) -> Any:
     """The method with the trial's settings, and its seed where chance plays a part."""
     method = catalogue.method(trial.slug)
-    kind, settings = method.load(), dict(trial.settings)
+    kind, settings = method.load(), {k: v for k, v in trial.settings.items() if k != ON}
     if "seed" in {f.name for f in dataclasses.fields(kind)} - {*settings, *method.settings}:
         settings["seed"] = trial.seed
     try:
