@@ -26,8 +26,8 @@ demo: $(VENV)/.base        ## improve a network on embedded data, then re-measur
 	$(BIN)/netwright improve --faster 2 --max-drop 1% --budget 90s --no-history --out demo
 	$(BIN)/python benchmarks/remeasure.py demo
 
-test: $(VENV)/.dev         ## all tests, on two cores
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" --durations=10
+test: $(VENV)/.dev         ## all tests, on two cores: a third worker uses the time in which the others wait for a child
+	$(BIN)/python -m pytest -n 3 --dist loadfile -m "not slow" --durations=10
 
 readme: $(VENV)/.dev       ## every command and example of the README, with shorter budgets
 	$(BIN)/python -m pytest tests/docs/test_readme.py --durations=3

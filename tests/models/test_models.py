@@ -65,7 +65,8 @@ def test_the_same_seed_gives_the_same_network(name):
 @pytest.mark.parametrize("name", names())
 def test_onnx_and_pt2_give_the_same_outputs_at_any_batch_size(name, tmp_path):
     shape = TAKES.get(name, IMAGES)[0]
-    network = build(name, shape, 3, size=60_000).eval()
+    config = {"depths": (1, 1, 1, 1)} if name == "van" else {}  # its thirteen blocks are all alike
+    network = build(name, shape, 3, size=60_000, **config).eval()
     for suffix in (".onnx", ".pt2"):
         written = export(network, (inputs(name, shape, 2),), tmp_path / f"n{suffix}")
         assert written.max_error < 1e-4
