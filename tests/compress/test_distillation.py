@@ -99,6 +99,10 @@ def test_students(digits) -> None:
     assert parameter_count(half) < parameter_count(larger) < parameter_count(network)
     named = Distillation(student="dscnn", size=2000).new_student(network, task)
     assert 1300 < parameter_count(named) < 3000
+    half_of_it = build("mlp", task.input_shape, task.outputs, size=parameter_count(network) // 2)
+    assert parameter_count(
+        Distillation(student="mlp", ratio=0.5).new_student(network, task)
+    ) == parameter_count(half_of_it)
     quarter = build("mlp", task.input_shape, task.outputs, size=parameter_count(network) // 4)
     assert parameter_count(Distillation(student="mlp").new_student(network, task)) == parameter_count(quarter)
     given = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))

@@ -253,7 +253,8 @@ class _Job:
         ready = clock.last - spare - clock.closing  # then no time is left to calibrate the winner
         trained = min(ready, max(clock.end - plan.ending(spare), clock.began + 0.5 * self.asked.seconds))
         rounds = plan.rounds(self.asked.seconds)
-        first = plan.first_round(self.target, self.order.slugs, self.budget, seed, spare)
+        images = self.task.meaning == "image"
+        first = plan.first_round(self.target, self.order.slugs, self.budget, seed, spare, images)
         quick = [t for t in first if not trains(t)]
         self.planned = list(first)
         most = len(first) + sum(later.most + combined.MOST for later in rounds[1:])

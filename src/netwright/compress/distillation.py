@@ -35,8 +35,8 @@ class Distillation:
 
     student: a module (trained as it is, on a copy), the name of a model, or None for the given network's own
     architecture, every layer pruned alike to 1 - `ratio` of the multiply-accumulates, with new weights; where no
-    width of it can change and inputs are images, a plain CNN. size: parameters of a model by name, default a
-    quarter of the teacher's. The teacher runs on every training batch, augmented as the student sees it, and is
+    width of it can change and inputs are images, a plain CNN. size: parameters of a model by name, default 1 - `ratio`
+    of the teacher's. The teacher runs on every training batch, augmented as the student sees it, and is
     charged for. The paper tunes T (20 for wide students, 2.5 to 4 for narrow ones) and wants the task's own loss to
     weigh little. The defaults here differ: on one seed of networks like the claim's, by test accuracy, 2 and 0.5 were
     level with higher ones for a student that overfits, and 1 to 4 points better for one that is small and trained
@@ -70,7 +70,7 @@ class Distillation:
         """The untrained student."""
         if isinstance(self.student, nn.Module):
             return clone(self.student)
-        size = self.size or max(1, parameter_count(network) // 4)
+        size = self.size or max(1, round((1 - self.ratio) * parameter_count(network)))
         with evaluating(network), torch.no_grad():  # it may know more classes than the data hold
             taught = call(network, move(task.example(2), device_of(network)))
         outputs = taught.shape[1] if taught.dim() == 2 else task.outputs

@@ -28,6 +28,7 @@ class Method:
     slug: that of its specification, in kebab case. summary: one sentence for a person who chooses. paper: title; venue:
     arXiv id or where it appeared. needs: extras. serves: what it works on, in words.
     improve: its place in the order in which `netwright improve` tries methods by default; 0: it does not.
+    also: settings of a second trial by `improve`, where inputs are images and the budget is not short.
     trains: whether it spends its budget on training (one that does not is done in moments).
     at_zero: of a method with a strength, the one that it becomes without any (default: no change at all).
     networks: how many networks an Analysis compares.
@@ -46,6 +47,7 @@ class Method:
     needs: tuple[str, ...] = ()
     serves: str = ""
     improve: int = 0
+    also: dict[str, Any] = field(default_factory=dict)
     trains: bool = True
     at_zero: str = ""
     networks: int = 1

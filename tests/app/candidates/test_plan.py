@@ -28,6 +28,25 @@ def test_every_method_gets_the_same_time_and_the_sum_is_the_first_share():
     assert len({t.key for t in trials}) == len(trials)
 
 
+def test_given_time_a_student_of_another_kind_is_tried_on_images():
+    plain = plan.first_round(TARGET, None, Budget(seconds=400), 0)
+    more = plan.first_round(TARGET, None, Budget(seconds=400), 0, images=True)
+    assert [t.label for t in more if "student" in t.settings] == ["knowledge distillation 60 %, student cnn"]
+    assert {t.slug for t in more} == {t.slug for t in plain}
+    short = plan.first_round(TARGET, None, Budget(seconds=200), 0, images=True)
+    assert not any("student" in t.settings for t in short)
+
+
+def test_each_form_of_a_method_is_a_family():
+    narrow = row("distillation", 0.6, 1.2, 0.97)
+    other = row("distillation", 0.6, 3.0, 0.975)
+    other["settings"]["student"] = "cnn"
+    trials = plan.later_round(1, [narrow, other], ORIGINAL, TARGET, "accuracy", Budget(seconds=1800), 0)
+    assert trials[0].settings["student"] == "cnn"
+    assert trials[0].settings["ratio"] < 0.6  # it has speed to spare
+    assert "student" not in trials[-1].settings or len(trials) < 3
+
+
 def test_a_small_budget_tries_fewer():
     trials = plan.first_round(TARGET, None, Budget(seconds=10), 0)
     assert sum(trains(t) for t in trials) == 1

@@ -8,6 +8,7 @@ two trials; a long one halves the trials from round to round, so that each has t
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -56,13 +57,20 @@ def ending(overhead: float) -> float:
 
 
 def first_round(
-    target: Target, methods: Sequence[str] | None, budget: Budget, seed: int, overhead: float = 0.0
+    target: Target,
+    methods: Sequence[str] | None,
+    budget: Budget,
+    seed: int,
+    overhead: float = 0.0,
+    images: bool = False,
 ) -> list[Trial]:
     """One trial per method; those that take a strength get the one that the target calls for, and the most
     promising of them a stronger one as well. Each may spend the same. Methods that do not train spend next to
     nothing of it: they come first, and the time is divided among the others; a small budget tries fewer of them, in
     their order. One share goes to the control, where that leaves at least two to methods; it comes before them, since
     every gain is held against it. budget: of the whole command. overhead: seconds that a trial takes beyond its method.
+    images: what the network is given; unless the budget is short, methods may then have a second form of themselves
+    (the catalogue's `also`).
     """
     rows = methods_for(methods)
     ratio = rounded(asked_ratio(target))
@@ -71,6 +79,8 @@ def first_round(
     strongest = next((row for row in rows if takes_strength(row)), None)
     if strongest is not None and stronger > ratio:  # both end at the same strongest
         wanted.append((strongest, {STRENGTH: stronger}))
+    if images and (budget.seconds is None or budget.seconds >= LONG / 2):
+        wanted += [(row, {**row.also, **settings}) for row, settings in list(wanted) if row.also]
     training = [pair for pair in wanted if pair[0].trains]
     seconds, controlled = budget.seconds, bool(training)
     if seconds is not None:
@@ -109,19 +119,30 @@ def later_round(
     seconds = this.share * max(0.0, budget.seconds - ending(overhead)) / this.most - overhead
     each = Budget(seconds=max(LEAST_SECONDS, round(seconds, 1)), target=target)
     found = []
-    for slug in sorted({r["slug"] for r in able}):
+    for slug, form in sorted({_family(r) for r in able}):
         row = catalogue.method(slug)
-        mine = [r for r in able if r["slug"] == slug]
+        mine = [r for r in able if _family(r) == (slug, form)]
         start = next(
             (r for r in rows if r["slug"] == row.at_zero and r.get("faster")), {**original, "faster": 1.0}
         )
         near, strong = (needed_ratio(mine, start, original, target, aim) for aim in (1.1, 1.25))
-        found.append((promise(mine, start, metric, near), row, near, strong))
+        found.append((promise(mine, start, metric, near), row, json.loads(form), near, strong))
     found.sort(key=lambda f: f[0], reverse=True)
     close = [family for family in found if family[0] > found[0][0] - 0.01]
-    chosen = [(row, near) for _, row, near, _ in close]
-    chosen += [(row, strong) for _, row, near, strong in close if rounded(strong) != rounded(near)]
-    return [trial(row, {STRENGTH: rounded(ratio)}, seed + number, each) for row, ratio in chosen[: this.most]]
+    chosen = [(row, form, near) for _, row, form, near, _ in close]
+    chosen += [
+        (row, form, strong) for _, row, form, near, strong in close if rounded(strong) != rounded(near)
+    ]
+    return [
+        trial(row, {**form, STRENGTH: rounded(ratio)}, seed + number, each)
+        for row, form, ratio in chosen[: this.most]
+    ]
+
+
+def _family(row: dict[str, Any]) -> tuple[str, str]:
+    """The method, and its settings but for the strength and the passes that it may make, as text."""
+    form = {k: v for k, v in row["settings"].items() if k not in (STRENGTH, "epochs")}
+    return row["slug"], json.dumps(form, sort_keys=True)
 
 
 def promise(rows: Sequence[dict[str, Any]], start: dict[str, Any], metric: str, ratio: float) -> float:
@@ -198,6 +219,7 @@ def trial(row: catalogue.Method, settings: dict[str, Any], seed: int, budget: Bu
     if budget.seconds is not None and has_field(row, "epochs"):
         settings = {**settings, "epochs": PASSES}
     words = f" {100 * settings[STRENGTH]:.0f} %" if STRENGTH in settings else ""
+    words += "".join(f", {name} {settings[name]}" for name in row.also if name in settings)
     return Trial(row.slug, settings, seed, budget, f"{row.name.lower()}{words}")
 
 
