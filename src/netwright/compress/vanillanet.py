@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -79,21 +78,13 @@ def deep_training(
     network: nn.Module, task: Task, fit: Fit, meter: Meter, over: float = 1 / 3, loss: Loss | None = None
 ) -> None:
     """Train in place while the slopes of a network (`models.vanillanet.Slope`) rise from 0 to exactly 1, linearly over
-    the share `over` of the training, counted in steps or in what the budget allows, whichever ends first. Then batch
+    the share `over` of the training. Then batch
     statistics are measured anew, for running ones lag far behind after a short training."""
     if not 0 < over <= 1:
         raise BadInput(f"the slope rises over a share of the training between 0 and 1, not {over}")
-    left = meter.left()
-    epochs = fit.epochs if left.epochs is None else min(fit.epochs, left.epochs)
-    steps = max(1, math.ceil(epochs * math.ceil(len(task.train) / fit.batch_size)))
-    began, samples = meter.elapsed, meter.samples
-    allowed = meter.seconds - began
 
     def raise_slopes(state: State) -> None:
-        done = [state.step / steps, (meter.elapsed - began) / max(allowed, 1e-9)]
-        if left.samples:
-            done.append((meter.samples - samples) / left.samples)
-        _set(network, min(1.0, max(done) / over))
+        _set(network, min(1.0, state.done / over))
 
     _set(network, 0.0)
     fit(network, task, meter=meter, on_step=raise_slopes, loss=loss)

@@ -29,13 +29,15 @@ class Loss(Protocol):
 
 @dataclass
 class State:
-    """Where the loop stands; hooks read it, and set `stop` to end the training."""
+    """Where the loop stands; hooks read it, and set `stop` to end the training. done: the share that is over, by
+    steps or by what the budget allows, whichever ends first."""
 
     network: nn.Module
     optimiser: torch.optim.Optimizer
     meter: Meter
     epoch: int = 0
     step: int = 0
+    done: float = 0.0
     loss: float = math.nan
     stop: bool = False
 
@@ -59,7 +61,7 @@ class Fit:
     epochs: passes over the training split (a fraction is allowed). A budget may end it earlier; the schedule
     is then squeezed into what the budget allows, in epochs or at the measured pace in seconds.
     optimiser: adamw or sgd (momentum, Nesterov off). schedule: cosine (after `warmup` epochs, linear),
-    one-cycle, steps (divide by 10 at `milestones`, fractions of the run) or constant.
+    one-cycle, steps (times `drop` at `milestones`, fractions of the run) or constant.
     mixed_precision: bfloat16 autocast; None uses it where the device is a GPU.
     patience: stop after so many epochs without a better validation metric and restore the best weights;
     None trains to the end and keeps the last weights.
@@ -74,6 +76,7 @@ class Fit:
     momentum: float = 0.9
     schedule: Literal["cosine", "one-cycle", "steps", "constant"] = "cosine"
     milestones: tuple[float, ...] = (0.5, 0.75)
+    drop: float = 0.1
     warmup: float = 0.0
     label_smoothing: float = 0.0
     clip: float | None = None
@@ -147,7 +150,7 @@ class _Run:
         self.state = State(network, self._optimiser(wanted), meter)
         self.base = [group["lr"] for group in self.state.optimiser.param_groups]
         self.history = History()
-        self.began = meter.elapsed
+        self.began, self.first = meter.elapsed, meter.samples
         self.best: tuple[float, dict[str, Tensor]] | None = None
         self.since_best = 0
         self.autocast = fit.mixed_precision if fit.mixed_precision is not None else self.device.type == "cuda"
@@ -171,9 +174,13 @@ class _Run:
         )
 
     def _done(self) -> float:
-        """The fraction of the run that is over: by steps, or by seconds where those will run out first."""
+        """The fraction of the run that is over: by steps, or by samples or seconds where those will run out first."""
         step, seconds = self.state.step, self.meter.seconds
         by_steps = step / self.steps
+        if self.meter.budget.samples:
+            by_steps = max(
+                by_steps, (self.meter.samples - self.first) / max(1, self.meter.budget.samples - self.first)
+            )
         if seconds == math.inf or step < 10:
             return by_steps
         spent = self.meter.elapsed - self.began
@@ -189,7 +196,7 @@ class _Run:
         if fit.schedule == "constant":
             return 1.0
         if fit.schedule == "steps":
-            return 0.1 ** sum(done >= m for m in fit.milestones)
+            return fit.drop ** sum(done >= m for m in fit.milestones)
         if fit.schedule == "one-cycle":
             return done / 0.3 if done < 0.3 else 0.5 * (1 + math.cos(math.pi * (done - 0.3) / 0.7))
         if fit.schedule == "cosine":
@@ -253,6 +260,7 @@ class _Run:
         state.step += 1
         self.meter.spend(samples=batch_size(inputs), epochs=batch_size(inputs) / len(self.task.train))
         if self.on_step is not None:
+            state.done = self._done()
             self.on_step(state)
         value = loss.item()
         if not math.isfinite(value):
