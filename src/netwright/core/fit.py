@@ -60,7 +60,7 @@ class Fit:
 
     epochs: passes over the training split (a fraction is allowed). A budget may end it earlier; the schedule
     is then squeezed into what the budget allows, in epochs or at the measured pace in seconds.
-    optimiser: adamw or sgd (momentum, Nesterov off). schedule: cosine (after `warmup` epochs, linear),
+    optimiser: adamw or sgd (`momentum`, `nesterov`). schedule: cosine (after `warmup` epochs, linear),
     one-cycle, steps (times `drop` at `milestones`, fractions of the run) or constant.
     mixed_precision: bfloat16 autocast; None uses it where the device is a GPU.
     patience: stop after so many epochs without a better validation metric and restore the best weights;
@@ -74,6 +74,7 @@ class Fit:
     lr: float = 1e-3
     weight_decay: float = 1e-2
     momentum: float = 0.9
+    nesterov: bool = False
     schedule: Literal["cosine", "one-cycle", "steps", "constant"] = "cosine"
     milestones: tuple[float, ...] = (0.5, 0.75)
     drop: float = 0.1
@@ -161,7 +162,11 @@ class _Run:
             return torch.optim.AdamW(parameters, lr=fit.lr, weight_decay=fit.weight_decay)
         if fit.optimiser == "sgd":
             return torch.optim.SGD(
-                parameters, lr=fit.lr, momentum=fit.momentum, weight_decay=fit.weight_decay
+                parameters,
+                lr=fit.lr,
+                momentum=fit.momentum,
+                weight_decay=fit.weight_decay,
+                nesterov=fit.nesterov,
             )
         raise BadInput(f"no optimiser named '{fit.optimiser}'; use adamw or sgd")
 
