@@ -42,7 +42,10 @@ def test_rewards_by_hand() -> None:
 def gradients(loss: Tensor, policy: nn.Module) -> Tensor:
     found = torch.autograd.grad(loss, list(policy.parameters()), allow_unused=True)
     return torch.cat(
-        [torch.zeros(p.numel()) if g is None else g.flatten() for g, p in zip(found, policy.parameters())]
+        [
+            torch.zeros(p.numel()) if g is None else g.flatten()
+            for g, p in zip(found, policy.parameters(), strict=True)
+        ]
     )
 
 
