@@ -184,7 +184,7 @@ def test_the_teacher_is_what_students_are_taught(trained: tuple[nn.Module, Task]
     assert found.item() == pytest.approx((student(x) - network(x)).pow(2).mean().item(), rel=1e-5)
 
 
-QUICK = {"iterations": 4, "rollouts": 3, "epochs": 0, "tune": 1, "lr": 0.02, "batch_size": 32}
+QUICK = {"iterations": 4, "rollouts": 3, "student_epochs": 0, "tune": 1, "lr": 0.02, "batch_size": 32}
 
 
 def test_the_search_gets_better_where_only_size_counts(
@@ -230,7 +230,7 @@ def test_students_are_trained_as_asked_and_once(
     monkeypatch.setattr(
         Fit, "__call__", lambda self, net, task, **k: (fits.append(self), sizes.append(len(task.train)))
     )
-    found = N2N(**QUICK | {"epochs": 2, "examples": 50}).search(network, task)
+    found = N2N(**QUICK | {"student_epochs": 2, "examples": 50}).search(network, task)
     assert len(fits) == len(found.students)
     assert set(sizes) == {50}
     assert {(f.epochs, f.optimiser, f.lr, f.nesterov, f.weight_decay) for f in fits} == {

@@ -19,7 +19,7 @@ from netwright.core.network import parameter_count, seeded
 from netwright.core.task import Task
 from netwright.models import build
 
-METHOD = N2N(iterations=10, rollouts=5, epochs=1, lr=5e-3, tune=5)
+METHOD = N2N(iterations=10, rollouts=5, student_epochs=1, lr=5e-3, tune=5)
 LEARNED, UNLEARNED, UNIFORM = "n2n", "random choices", "uniform"
 CLAIM = Claim(
     slug="n2n",
@@ -72,7 +72,7 @@ def uniform(teacher: nn.Module, task: Task, seed: int) -> nn.Module:
     whole, before = parameter_count(teacher), evaluate(teacher, task)["accuracy"]
     for factor in dict.fromkeys(MULTIPLIERS):
         student = shapes.student(shapes.sizes([factor] * len(shapes.attributes)))
-        METHOD._fit(METHOD.epochs)(student, task, loss=taught_by(teacher))
+        METHOD._fit(METHOD.student_epochs)(student, task, loss=taught_by(teacher))
         gone = 1 - parameter_count(student) / whole
         made.append((reward(gone, evaluate(student, task)["accuracy"] / before), student))
     return max(made, key=lambda pair: pair[0])[1]

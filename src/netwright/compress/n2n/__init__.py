@@ -100,7 +100,7 @@ class N2N:
     N2N Learning: Network to Network Compression via Policy Gradient Reinforcement Learning (arXiv 1709.06030).
 
     iterations: of each policy, with so many rollouts. Each student begins with the teacher's leading units and the
-    middle of its kernels, and is trained for `epochs` on the teacher's outputs (squared error on logits; SGD, Nesterov)
+    middle of its kernels, and is trained for `student_epochs` on the teacher's outputs (squared error on logits; SGD, Nesterov)
     with `examples` of the training data (all where 0). The best by reward is tuned for `tune` epochs more on all of
     them. A budget's target limits the search: what is not `smaller` enough, or drops more, loses its reward. policies:
     a file that `Search.save` wrote, to begin with what was learned on another network.
@@ -116,7 +116,7 @@ class N2N:
 
     iterations: int = 100
     rollouts: int = 5
-    epochs: float = 5
+    student_epochs: float = 5
     examples: int = 0
     lr: float = 5e-4
     batch_size: int = 64
@@ -282,8 +282,10 @@ class _Run:
             return Student(choices)
         if not fits or not parameter_count(network):
             return Student(choices)
-        if self.method.epochs and not self.meter.exhausted:
-            self.method._fit(self.method.epochs)(network, self.learn, loss=self.loss, meter=self.meter)
+        if self.method.student_epochs and not self.meter.exhausted:
+            self.method._fit(self.method.student_epochs)(
+                network, self.learn, loss=self.loss, meter=self.meter
+            )
         return self._judged(network, choices)
 
     def _judged(self, network: nn.Module, choices: dict[str, Any]) -> Student:
