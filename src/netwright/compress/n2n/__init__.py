@@ -100,10 +100,10 @@ class N2N:
     N2N Learning: Network to Network Compression via Policy Gradient Reinforcement Learning (arXiv 1709.06030).
 
     iterations: of each policy, with so many rollouts. Each student begins with the teacher's leading units and the
-    middle of its kernels, and is trained for `student_epochs` on the teacher's outputs (squared error on logits; SGD, Nesterov)
-    with `examples` of the training data (all where 0). The best by reward is tuned for `tune` epochs more on all of
-    them. A budget's target limits the search: what is not `smaller` enough, or drops more, loses its reward. policies:
-    a file that `Search.save` wrote, to begin with what was learned on another network.
+    middle of its kernels, and is trained for `student_epochs` on the teacher's outputs (squared error on logits; SGD,
+    Nesterov) with `examples` of the training data (all where 0). The best by reward is tuned for `tune` epochs more on
+    all of them. A budget's target limits the search: what is not `smaller` enough, or drops more, loses its reward.
+    policies: a file that `Search.save` wrote, to begin with what was learned on another network.
 
     A width is that of a whole group of units which belong together, so that residual branches agree. A student that
     cannot be built has a reward of -1. Same architectures are trained once. The search takes 0.7 of the budget.
