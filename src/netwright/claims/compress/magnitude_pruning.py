@@ -61,7 +61,7 @@ def judge(rows: list[dict[str, Any]]) -> Measured:
         bed=bed_of(rows),
         notes=(
             "looked for in the implementation: the paper's own score does no better than ours, nor does the same share "
-            f"of every layer. The fine-tuning is what is short: after two epochs {longer:+.2f} points are missing where "
+            f"of every layer. Fine-tuning is what is short: after two epochs {longer:+.2f} points are missing where "
             "half a point is allowed (the paper retrains for 40). From random pruning the three seeds do not separate "
             f"it: {say('random')} points with an interval of several"
         ),
