@@ -78,7 +78,9 @@ def test_the_ramp_steepens_to_the_step() -> None:
     assert x.grad is not None
     assert x.grad.tolist() == [0, 1, 1, 1, 1, 1, 0]  # the spike's, not the ramp's
     y = draw(1000)
-    assert torch.equal(sharpened(y, *ramp(1.0)), fires(y)) or (y - 0.495).abs().min() < 0.005
+    sure = (y < 0.49) | (y > 0.5)  # between them the last ramp is still one
+    assert sure.sum() > 900
+    assert torch.equal(sharpened(y, *ramp(1.0))[sure], fires(y)[sure])
 
 
 def test_without_time_it_is_a_ramp_while_trained_and_the_step_in_use() -> None:
@@ -98,7 +100,7 @@ class Residual(nn.Module):
         self.head = nn.Linear(4, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.relu(2 * 0 + self.norm(self.first(x)))
+        x = self.relu(self.norm(self.first(x)))
         x = self.relu(x + self.second(x))
         return self.head(F.max_pool2d(x, 2).mean((2, 3)))
 

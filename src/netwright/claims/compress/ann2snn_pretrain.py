@@ -24,6 +24,7 @@ from netwright.models import build
 
 STEPS, LONG, IMAGES = 6, 64, 3000
 WITHOUT_TIME, WITH_TIME, DIRECT = 15, 4, 15
+NEVER = 100  # times as long: what counts for one that does not come so near, which no rule takes for met
 NEAR = 0.01  # below what the direct training ends with
 SHARPENED, RELU, SPIKES = "sharpened, then spikes", "ReLU, then spikes", "spikes from the beginning"
 CONVERSIONS = {f"conversion, {steps} moments": steps for steps in (STEPS, LONG)}
@@ -144,13 +145,10 @@ def _rate(network: nn.Module, task: Task) -> float:
 
 
 def judge(rows: list[dict[str, Any]]) -> Measured:
+    mine, theirs = ([row for row in rows if row["arm"] == arm] for arm in (SHARPENED, SPIKES))
     shares = [
-        100 ** (not reached) * share  # not reached: a hundred times as long, which no rule takes for met
-        for share, reached in zip(
-            (a / b for a, b in zip(_column(rows, SHARPENED), _column(rows, SPIKES), strict=True)),
-            (row["reached"] for row in rows if row["arm"] == SHARPENED),
-            strict=True,
-        )
+        a["seconds to near"] / b["seconds to near"] * (1 if a["reached"] else NEVER)
+        for a, b in zip(mine, theirs, strict=True)
     ]
     figures = {
         **differences(rows, SHARPENED, (SPIKES, RELU, "ReLU", *CONVERSIONS), ("accuracy",)),
@@ -173,7 +171,3 @@ def judge(rows: list[dict[str, Any]]) -> Measured:
             "so that epochs which bring nothing do not count against it"
         ),
     )
-
-
-def _column(rows: list[dict[str, Any]], arm: str) -> list[float]:
-    return [row["seconds to near"] for row in rows if row["arm"] == arm]

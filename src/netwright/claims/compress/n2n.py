@@ -72,7 +72,7 @@ def uniform(teacher: nn.Module, task: Task, seed: int) -> nn.Module:
     whole, before = parameter_count(teacher), evaluate(teacher, task)["accuracy"]
     for factor in dict.fromkeys(MULTIPLIERS):
         student = shapes.student(shapes.sizes([factor] * len(shapes.attributes)))
-        METHOD._fit(METHOD.student_epochs)(student, task, loss=taught_by(teacher))
+        METHOD.training(METHOD.student_epochs)(student, task, loss=taught_by(teacher))
         gone = 1 - parameter_count(student) / whole
         made.append((reward(gone, evaluate(student, task)["accuracy"] / before), student))
     return max(made, key=lambda pair: pair[0])[1]
@@ -80,7 +80,7 @@ def uniform(teacher: nn.Module, task: Task, seed: int) -> nn.Module:
 
 def judged(student: nn.Module, teacher: nn.Module, task: Task, seed: int, top: float) -> dict[str, float]:
     """Tuned as the method does, then on test data."""
-    N2N(**{**METHOD.__dict__, "seed": seed})._fit(METHOD.tune)(
+    N2N(**{**METHOD.__dict__, "seed": seed}).training(METHOD.tune)(
         student, task, Budget(), loss=taught_by(teacher)
     )
     accuracy = evaluate(student, task, "test")["accuracy"]

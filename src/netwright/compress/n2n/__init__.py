@@ -128,11 +128,11 @@ class N2N:
 
     def __call__(self, network: nn.Module, task: Task, budget: Budget) -> nn.Module:
         meter = budget.start()
-        found = self.search(network, task, replace(budget.part(_SEARCH), target=budget.target), meter)
+        found = self.search(network, task, budget.part(_SEARCH), meter)
         best = found.best.network
         assert best is not None
         if self.tune and not meter.exhausted:
-            self._fit(self.tune)(best, task, meter=meter, loss=taught_by(network))
+            self.training(self.tune)(best, task, meter=meter, loss=taught_by(network))
         return best.eval()
 
     def search(
@@ -147,7 +147,8 @@ class N2N:
             meter.spend(run.meter.samples, run.meter.epochs)
         return found
 
-    def _fit(self, epochs: float) -> Fit:
+    def training(self, epochs: float) -> Fit:
+        """How a student is trained."""
         return Fit(
             epochs=epochs, batch_size=self.batch_size, optimiser="sgd", lr=self.lr, weight_decay=5e-4, nesterov=True,
             seed=self.seed,
@@ -283,7 +284,7 @@ class _Run:
         if not fits or not parameter_count(network):
             return Student(choices)
         if self.method.student_epochs and not self.meter.exhausted:
-            self.method._fit(self.method.student_epochs)(
+            self.method.training(self.method.student_epochs)(
                 network, self.learn, loss=self.loss, meter=self.meter
             )
         return self._judged(network, choices)
